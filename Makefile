@@ -1,0 +1,95 @@
+# One list of commands: people, hooks and .ci/run call the same. `make help` lists them.
+#
+# Needs python3.11 or newer (with venv), cargo, g++ and make; the rest is installed into .venv, as
+# constraints.txt pins it. Two stamps say what is done: .venv/.tools and .venv/.built.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+FUZZ_SECONDS ?= 60
+CARGO_FUZZ_VERSION := 0.13.2
+
+VENV := $(CURDIR)/.venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+ENGINE := cargo test --locked --package waferdb --all-features
+SOURCES := $(shell find engine -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock \
+	pyproject.toml setup.py $(wildcard build_backend/*.py python/waferdb/capi.p*) \
+	python/waferdb/waferdb.h
+
+# Tools that lint uses where they are installed; the rest of lint does not depend on them.
+optional = if command -v $(1) >/dev/null; then $(2); else echo "$(1): not installed, skipped"; fi
+
+# maturin is called by name, and PyO3 asks the first python for its configuration.
+export PATH := $(VENV)/bin:$(PATH)
+export PYO3_PYTHON := $(PY)
+
+.PHONY: help setup demo test test-engine test-python lint format bench bench-full crash fuzz clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+$(VENV)/.tools: constraints.txt pyproject.toml
+	@"$(PYTHON)" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "waferdb needs python3.11 or newer with venv; try: make PYTHON=/path/to/python"; exit 1; }
+	@cargo --version >/dev/null || { echo "waferdb needs cargo (Rust 1.90 or newer)"; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt pip setuptools
+	$(PIP) install --quiet --constraint constraints.txt --group dev
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.tools $(SOURCES)
+	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[embed,cli]'
+	@touch $@
+
+setup: $(VENV)/.built ## .venv with everything, and the engine compiled in release mode
+
+demo: setup ## the main job, on real text, beside the usual way
+	$(VENV)/bin/waferdb demo
+
+test: test-engine test-python ## every test
+
+test-engine: setup
+	$(ENGINE)
+
+test-python: setup
+	$(PY) -m mypy.stubtest waferdb._core waferdb.capi
+	$(PY) -m pytest
+	$(PY) -m pytest --doctest-modules python/waferdb
+
+lint: setup ## formatting, lints and types
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+	@$(call optional,pyright,pyright)
+	@$(call optional,cargo-deny,cargo deny check)
+
+format: setup ## writes what lint checks of the formatting
+	cargo fmt --all
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+bench: setup ## benchmarks at their small size; report in benchmarks/results
+	$(PY) -m pytest benchmarks --benchmark-only
+
+bench-full: setup ## benchmarks at the size the published tables state
+	WAFERDB_BENCH=full $(PY) -m pytest benchmarks --benchmark-only
+
+crash: setup ## every crash test at full depth
+	WAFERDB_CRASH=full $(ENGINE) --test '*crash*' -- --nocapture
+	WAFERDB_CRASH=full $(PY) -m pytest tests/crash
+
+# libFuzzer's instrumentation is behind unstable flags; RUSTC_BOOTSTRAP lets the stable compiler
+# take them. It also needs g++.
+fuzz: $(VENV)/bin/cargo-fuzz ## each fuzz target for FUZZ_SECONDS
+	set -e; for target in $$(cargo fuzz list); do \
+		RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS); done
+
+$(VENV)/bin/cargo-fuzz: | $(VENV)/.tools
+	cargo install --locked --root $(VENV) --version $(CARGO_FUZZ_VERSION) cargo-fuzz
+
+clean: ## everything that can be made again
+	rm -rf $(VENV) target build dist fuzz/target .pytest_cache .mypy_cache .ruff_cache .benchmarks
+	rm -f python/waferdb/*.so python/waferdb/capi.c
+	find . -name __pycache__ -prune -exec rm -rf {} +

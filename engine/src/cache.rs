@@ -1,0 +1,238 @@
+//! Cache: values with an expiry, optionally filled from rows.
+//!
+//! Trees: 0 key → expiry and value; 1 (LSN, operation) → key, the order in which entries were
+//! written, which is the order in which they leave a cache of bounded capacity. Invariants:
+//! 1. An expired entry is never answered; engine time never decreases, so it never comes back.
+//! 2. With a source, an entry older than its row is never answered: the row is, or nothing.
+//! 3. Old versions are kept only while a snapshot may read them: a cache has no history.
+
+use std::sync::Arc;
+
+use crate::clock::Micros;
+use crate::error::Result;
+use crate::log::Lsn;
+use crate::log::record::OpKind;
+use crate::lookup::{Change, Look, Operation, Tree};
+use crate::ordered::{Direction, Entry, Range, Version};
+use crate::rows;
+use crate::schema::{Kind, StructureId};
+
+const STEP: usize = 256;
+
+fn entries(structure: StructureId) -> Tree {
+    Tree::new(structure, 0)
+}
+
+fn by_age(structure: StructureId) -> Tree {
+    Tree::new(structure, 1)
+}
+
+fn age_key(lsn: Lsn, operation: u32) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..8].copy_from_slice(&lsn.to_be_bytes());
+    key[8..].copy_from_slice(&operation.to_be_bytes());
+    key
+}
+
+/// An entry's meta: its expiry, then its place in the order of age.
+fn encode_meta(expires: Micros, age: &[u8]) -> Vec<u8> {
+    let mut meta = expires.to_le_bytes().to_vec();
+    meta.extend_from_slice(age);
+    meta
+}
+
+pub fn expires(entry: &Entry) -> Micros {
+    let bytes = entry.meta.get(..8).and_then(|bytes| bytes.try_into().ok());
+    bytes.map_or(0, Micros::from_le_bytes)
+}
+
+/// When an entry written now leaves, in engine time.
+pub fn expiry(now: Micros, ttl: i64) -> Micros {
+    now.saturating_add(ttl)
+}
+
+fn is_live(version: &Version, now: Micros) -> bool {
+    expires(&version.entry) > now
+}
+
+/// Takes in a put (expiry in the meta) or a delete, and evicts beyond the capacity.
+pub fn apply(state: &impl Change, operation: &Operation<'_>, lsn: Lsn, capacity: Option<u64>) {
+    let structure = operation.op.structure;
+    let key = operation.key();
+    remove_age(state, structure, key);
+    if operation.op.kind != OpKind::Put {
+        if state.get(entries(structure), key).is_some() {
+            state.set(entries(structure), key, None);
+        }
+        state.prune(entries(structure), key);
+        return;
+    }
+    let expiry: [u8; 8] = operation.meta().try_into().unwrap_or_default();
+    let age = age_key(lsn, operation.number);
+    let meta = encode_meta(Micros::from_le_bytes(expiry), &age);
+    state.set(entries(structure), key, Some(Entry::with_meta(meta, operation.slot.clone())));
+    state.set(by_age(structure), &age, Some(Entry::with_meta(key, crate::ordered::Slot::None)));
+    state.prune(entries(structure), key);
+    if let Some(capacity) = capacity {
+        evict(state, structure, capacity);
+    }
+}
+
+fn remove_age(state: &impl Change, structure: StructureId, key: &[u8]) {
+    if let Some(version) = state.get(entries(structure), key)
+        && let Some(age) = version.entry.meta.get(8..)
+    {
+        state.set(by_age(structure), age, None);
+        state.prune(by_age(structure), age);
+    }
+}
+
+fn evict(state: &impl Change, structure: StructureId, capacity: u64) {
+    while state.count(by_age(structure)) > capacity {
+        let page = state.page(by_age(structure), &Range::all(), Direction::Forward, None, 1);
+        let Some(oldest) = page.items.into_iter().next() else { return };
+        let key = oldest.entry.expect("pages hold live items").meta;
+        state.set(by_age(structure), &oldest.key, None);
+        state.prune(by_age(structure), &oldest.key);
+        state.set(entries(structure), &key, None);
+        state.prune(entries(structure), &key);
+    }
+}
+
+pub fn forget(state: &impl Change, structure: StructureId, key: &[u8]) {
+    remove_age(state, structure, key);
+    state.erase(entries(structure), key);
+}
+
+/// The row went: its entry goes with it.
+pub fn row_deleted(state: &impl Change, structure: StructureId, key: &[u8]) {
+    if state.get(entries(structure), key).is_some() {
+        remove_age(state, structure, key);
+        state.set(entries(structure), key, None);
+        state.prune(entries(structure), key);
+    }
+}
+
+/// The entry a read answers with, and the LSN that wrote it.
+pub fn find(look: &(impl Look + ?Sized), structure: StructureId, key: &[u8]) -> Option<Version> {
+    look.note_key(structure, key);
+    let now = look.now();
+    let own = look.get(entries(structure), key).filter(|version| is_live(version, now));
+    let Some(rows) = source(look, structure) else { return own };
+    match look.state(rows, key) {
+        None => own,
+        Some((lsn, None)) => own.filter(|own| own.lsn > lsn),
+        Some((lsn, Some(entry))) => Some(match own {
+            Some(own) if own.lsn >= lsn => own,
+            _ => Version { lsn, entry },
+        }),
+    }
+}
+
+/// The rows a cache fills itself from.
+fn source(look: &(impl Look + ?Sized), structure: StructureId) -> Option<Tree> {
+    let Kind::Cache { source, .. } = &look.structure(structure)?.kind else { return None };
+    Some(rows::named(look.schema(), source.as_ref()?)?.rows())
+}
+
+/// Keys and values in key order, expired ones left out, rows of the source included.
+pub struct Scan {
+    structure: StructureId,
+    range: Range,
+    direction: Direction,
+    after: Option<Box<[u8]>>,
+    left: usize,
+    done: bool,
+}
+
+impl Scan {
+    pub fn new(
+        look: &(impl Look + ?Sized),
+        structure: StructureId,
+        bounds: &rows::read::Bounds,
+    ) -> Self {
+        look.note_range(structure);
+        Self {
+            structure,
+            range: bounds.range(),
+            direction: bounds.direction(),
+            after: bounds.after.as_deref().map(Into::into),
+            left: bounds.limit.unwrap_or(usize::MAX),
+            done: bounds.limit == Some(0),
+        }
+    }
+
+    pub fn step(
+        &mut self,
+        look: &(impl Look + ?Sized),
+        count: usize,
+    ) -> Result<Vec<rows::read::Row>> {
+        let mut found = Vec::new();
+        while found.len() < count && !self.done {
+            let (keys, next) = self.keys(look);
+            self.after = next;
+            self.done = self.after.is_none();
+            for key in keys {
+                let Some(version) = find(look, self.structure, &key) else { continue };
+                let value: Arc<[u8]> = look.value(&version.entry.slot)?;
+                found.push(rows::read::Row { key: key.clone(), value, lsn: version.lsn });
+                self.left -= 1;
+                if found.len() == count || self.left == 0 {
+                    self.after = Some(key);
+                    self.done = self.left == 0;
+                    break;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Keys of the next step from both trees, in order, without doubles.
+    fn keys(&self, look: &(impl Look + ?Sized)) -> (Vec<Box<[u8]>>, Option<Box<[u8]>>) {
+        let page = |tree| look.page(tree, &self.range, self.direction, self.after.as_deref(), STEP);
+        let own = page(entries(self.structure));
+        let Some(rows) = source(look, self.structure) else {
+            return (own.items.into_iter().map(|item| item.key).collect(), own.next);
+        };
+        let rows = page(rows);
+        let before = |a: &[u8], b: &[u8]| match self.direction {
+            Direction::Forward => a < b,
+            Direction::Reverse => a > b,
+        };
+        // Only keys up to where both pages have looked are complete.
+        let bound = match (own.next, rows.next) {
+            (Some(a), Some(b)) => Some(if before(&a, &b) { a } else { b }),
+            (a, b) => a.or(b),
+        };
+        let items = own.items.into_iter().chain(rows.items);
+        let mut keys: Vec<Box<[u8]>> = items
+            .map(|item| item.key)
+            .filter(|key| bound.as_ref().is_none_or(|bound| !before(bound, key)))
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        if self.direction == Direction::Reverse {
+            keys.reverse();
+        }
+        (keys, bound)
+    }
+}
+
+/// One background step: removes up to a page of expired entries; where to continue.
+pub fn sweep(
+    look: &(impl Look + ?Sized),
+    structure: StructureId,
+    after: Option<&[u8]>,
+    mut remove: impl FnMut(&[u8], &Version),
+) -> Option<Box<[u8]>> {
+    let now = look.now();
+    let page = look.page(entries(structure), &Range::all(), Direction::Forward, after, STEP);
+    for item in page.items {
+        let entry = item.entry.expect("pages hold live items");
+        let version = Version { lsn: item.lsn, entry };
+        if !is_live(&version, now) {
+            remove(&item.key, &version);
+        }
+    }
+    page.next
+}

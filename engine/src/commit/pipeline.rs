@@ -1,0 +1,806 @@
+//! From a prepared transaction to a published LSN.
+//!
+//! A commit is a state machine: `submit` checks conflicts, takes the LSN and lays the record into
+//! the open group, all under one lock and without I/O; `finish` waits until it is durable and
+//! applied. The first committer who finds no leader leads: it writes and syncs the oldest group,
+//! wakes a caller of the next group to lead that, then applies and publishes its own. A lone
+//! committer never changes threads. Tests call `step` instead of waiting.
+//!
+//! Invariants:
+//! 1. LSNs are applied and published in order, a sync commit only after it is durable.
+//! 2. At most one group is unsynced; the next one is assembled meanwhile.
+//! 3. After a failed write or sync nothing is written any more; what was durable stays readable,
+//!    and what was visible beyond it is withdrawn.
+//! 4. No lock is held across I/O but the writer's own.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::conflicts::{ConflictKey, Conflicts};
+use crate::clock::{Clock, Micros, Random};
+use crate::error::{Error, ErrorKind, Result};
+use crate::latency::Latency;
+use crate::limits;
+use crate::log::Lsn;
+use crate::log::format::{DatabaseId, Identity, Place, RecordKind, SegmentHeader};
+use crate::log::queue::{self, Group, NeedSegment, Queue};
+use crate::log::record::{self, Commit, CommitHead, EncodedHead, Frames, RecordPlace};
+use crate::log::writer::{Segments, Writer};
+use crate::storage::Storage;
+
+/// Bytes that may wait for the writer before an asynchronous committer must wait, too.
+const UNSYNCED_BYTES_MAX: usize = 16 << 20;
+/// Samples of sync time behind the mean that bounds the wait for siblings.
+const SYNC_MEAN_WEIGHT: u64 = 16;
+
+/// One key that must not have been written above `since`.
+#[derive(Debug, Clone, Copy)]
+pub struct Check {
+    pub key: ConflictKey,
+    pub since: Lsn,
+    /// A conflict for the caller; else the caller looks again and retries.
+    pub hard: bool,
+}
+
+/// A transaction, encoded and checked against its snapshot.
+pub struct Prepared {
+    pub head: CommitHead,
+    pub frames: Frames,
+    pub writes: Vec<ConflictKey>,
+    pub structures: Vec<u32>,
+    pub checks: Vec<Check>,
+    /// Structures read by range in a serializable transaction, and its snapshot.
+    pub range_checks: Vec<(u32, Lsn)>,
+    /// Oldest LSN any check of this transaction relies on.
+    pub snapshot: Option<Lsn>,
+    /// Salted digests of the operations, for the audit leaf; empty without one.
+    pub digests: Vec<[u8; 32]>,
+    pub sync: bool,
+}
+
+/// A commit with its place in the log, on its way to the structures.
+pub struct Sequenced {
+    pub commit: Commit,
+    pub digests: Vec<[u8; 32]>,
+    pub sync: bool,
+}
+
+pub enum Submitted {
+    Done(Ticket),
+    /// A soft check found a newer write: wait until it is visible, look again.
+    Stale(Box<Prepared>, Lsn),
+}
+
+/// What a submitted commit waits for.
+pub struct Ticket {
+    pub sequenced: Arc<Sequenced>,
+    gate: Arc<Condvar>,
+    /// Acknowledged already: it was asynchronous.
+    pub acknowledged: bool,
+}
+
+/// Takes commits into the structures, in LSN order, one at a time.
+pub trait Apply: Send + Sync {
+    fn apply(&self, sequenced: &Sequenced) -> Result<()>;
+}
+
+struct Failure {
+    cause: Error,
+    /// Commits above this were never handed to the disk.
+    attempted: Lsn,
+}
+
+struct Sequence {
+    queue: Queue,
+    conflicts: Conflicts,
+    /// Sequenced, not applied.
+    pending: VecDeque<Arc<Sequenced>>,
+    in_flight: Option<Arc<Group>>,
+    leading: bool,
+    durable: Lsn,
+    /// Everything up to here may be applied: durable, or asynchronous with no gap before it.
+    may_apply: Lsn,
+    checkpoint: Place,
+    failure: Option<Failure>,
+    closed: bool,
+    last_time: Micros,
+    last_monotonic: u64,
+    sync_nanos_mean: u64,
+    /// Callers that waited on the last group: they are known to come back.
+    siblings: u32,
+    watchers: usize,
+    last_group_at: u64,
+    idle_recorded: bool,
+}
+
+pub struct Pipeline {
+    sequence: Mutex<Sequence>,
+    writer: Mutex<Writer>,
+    applying: Mutex<()>,
+    /// Segment creation, so that two committers do not both create one.
+    creating: Mutex<()>,
+    published: Condvar,
+    visible: AtomicU64,
+    /// Highest LSN any caller was told about.
+    acknowledged: AtomicU64,
+    syncs: AtomicU64,
+    commits: AtomicU64,
+    latency: Latency,
+    apply: Box<dyn Apply>,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    storage: Arc<dyn Storage>,
+    segments: Arc<Segments>,
+    identity: Identity,
+    segment_bytes_max: u64,
+}
+
+/// Where a pipeline takes up.
+pub struct Start {
+    pub database: DatabaseId,
+    pub epoch: u64,
+    pub queue: Queue,
+    pub writer: Writer,
+    pub segments: Arc<Segments>,
+    pub storage: Arc<dyn Storage>,
+    pub durable: Lsn,
+    pub time: Micros,
+    pub checkpoint: Place,
+    pub segment_bytes_max: u64,
+}
+
+impl Pipeline {
+    pub fn new(
+        start: Start,
+        apply: Box<dyn Apply>,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Self {
+        let monotonic = clock.monotonic_nanos();
+        Self {
+            sequence: Mutex::new(Sequence {
+                queue: start.queue,
+                conflicts: Conflicts::default(),
+                pending: VecDeque::new(),
+                in_flight: None,
+                leading: false,
+                durable: start.durable,
+                may_apply: start.durable,
+                checkpoint: start.checkpoint,
+                failure: None,
+                closed: false,
+                last_time: start.time,
+                last_monotonic: monotonic,
+                sync_nanos_mean: 0,
+                siblings: 0,
+                watchers: 0,
+                last_group_at: monotonic,
+                idle_recorded: true,
+            }),
+            writer: Mutex::new(start.writer),
+            applying: Mutex::new(()),
+            creating: Mutex::new(()),
+            published: Condvar::new(),
+            visible: AtomicU64::new(start.durable),
+            acknowledged: AtomicU64::new(start.durable),
+            syncs: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+            latency: Latency::default(),
+            apply,
+            clock,
+            random,
+            storage: start.storage,
+            segments: start.segments,
+            identity: Identity { database: start.database, epoch: start.epoch },
+            segment_bytes_max: start.segment_bytes_max,
+        }
+    }
+
+    /// The newest LSN every structure reflects.
+    pub fn visible(&self) -> Lsn {
+        self.visible.load(Ordering::Acquire)
+    }
+
+    pub fn durable(&self) -> Lsn {
+        self.sequence.lock().durable
+    }
+
+    pub fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
+
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    pub fn sync_latency(&self) -> &Latency {
+        &self.latency
+    }
+
+    /// Engine time: never decreases (max of wall, last + monotonic elapsed).
+    pub fn now(&self) -> Micros {
+        self.tick(&mut self.sequence.lock())
+    }
+
+    fn tick(&self, sequence: &mut Sequence) -> Micros {
+        let monotonic = self.clock.monotonic_nanos();
+        let elapsed = monotonic.saturating_sub(sequence.last_monotonic) / 1_000;
+        let steady = sequence.last_time.saturating_add(elapsed as i64);
+        let now = self.clock.wall_micros().max(steady);
+        // Whole microseconds only are taken from the monotonic clock, so none is lost.
+        sequence.last_monotonic += elapsed * 1_000;
+        sequence.last_time = now;
+        now
+    }
+
+    /// Sequences a transaction: conflicts, LSN, place in the log. No I/O under the lock.
+    pub fn submit(&self, mut prepared: Box<Prepared>, oldest_snapshot: Lsn) -> Result<Submitted> {
+        let head = EncodedHead::new(&prepared.head, prepared.frames.ops.len());
+        let bytes = record::commit_record_bytes(&head, &prepared.frames);
+        if bytes > limits::COMMIT_BYTES_MAX {
+            return Err(Error::limit(format!(
+                "the transaction is {bytes} bytes long, one commit holds at most {}: split it, or \
+                 use batch()",
+                limits::COMMIT_BYTES_MAX
+            )));
+        }
+        let mut sequence = self.sequence.lock();
+        loop {
+            self.check_open(&sequence)?;
+            if let Some(newer) = check_conflicts(&sequence.conflicts, &prepared)? {
+                return Ok(Submitted::Stale(prepared, newer));
+            }
+            let time = self.tick(&mut sequence);
+            let Err(need) = sequence.queue.reserve(bytes, time) else { break };
+            drop(sequence);
+            self.create_segment(&need)?;
+            sequence = self.sequence.lock();
+        }
+        let time = sequence.last_time;
+        let sequence = &mut *sequence;
+        let (lsn, place) = sequence.queue.push_commit(&head, &prepared.frames, time, prepared.sync);
+        sequence.conflicts.record(&prepared.writes, &prepared.structures, lsn);
+        sequence.conflicts.prune(oldest_snapshot, self.visible());
+        let frames = std::mem::take(&mut prepared.frames);
+        let commit = sequenced_commit(&prepared, frames, lsn, time, place, &head, bytes);
+        let digests = std::mem::take(&mut prepared.digests);
+        let sequenced = Arc::new(Sequenced { commit, digests, sync: prepared.sync });
+        sequence.pending.push_back(Arc::clone(&sequenced));
+        if !prepared.sync && sequence.may_apply + 1 == lsn {
+            sequence.may_apply = lsn;
+        }
+        let full = sequence.queue.pending_bytes() > UNSYNCED_BYTES_MAX;
+        let gate = sequence.queue.open_gate();
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        Ok(Submitted::Done(Ticket { sequenced, gate, acknowledged: !prepared.sync && !full }))
+    }
+
+    /// Waits until the ticket's commit is durable and applied (asynchronous ones: acknowledged).
+    pub fn finish(&self, ticket: &Ticket) -> Result<()> {
+        let lsn = ticket.sequenced.commit.lsn;
+        if ticket.acknowledged {
+            self.apply_ready()?;
+        } else {
+            self.finish_durable(lsn, &ticket.gate)
+                .map_err(|error| error.with_txn(ticket.sequenced.commit.head.txn.text()))?;
+        }
+        self.acknowledged.fetch_max(lsn, Ordering::AcqRel);
+        Ok(())
+    }
+
+    fn finish_durable(&self, lsn: Lsn, gate: &Condvar) -> Result<()> {
+        let mut sequence = self.sequence.lock();
+        loop {
+            if self.visible() >= lsn && sequence.durable >= lsn {
+                return Ok(());
+            }
+            if let Some(failure) = &sequence.failure {
+                return Err(outcome_after_failure(failure, lsn, sequence.durable));
+            }
+            if sequence.leading || sequence.durable >= lsn {
+                gate.wait(&mut sequence);
+            } else {
+                sequence.leading = true;
+                drop(sequence);
+                self.lead()?;
+                sequence = self.sequence.lock();
+            }
+        }
+    }
+
+    /// Writes, syncs, applies and publishes the oldest group. `leading` was set by the caller.
+    fn lead(&self) -> Result<()> {
+        self.await_siblings();
+        let group = {
+            let mut sequence = self.sequence.lock();
+            let sequence = &mut *sequence;
+            let Some(mut group) = sequence.queue.take() else {
+                sequence.leading = false;
+                return Ok(());
+            };
+            group.close(&self.identity, sequence.durable, sequence.checkpoint);
+            let group = Arc::new(group);
+            sequence.in_flight = Some(Arc::clone(&group));
+            group
+        };
+        let started = self.clock.monotonic_nanos();
+        let written = self.writer.lock().write(&group);
+        let ended = self.clock.monotonic_nanos();
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.latency.record(ended.saturating_sub(started));
+        let next_gate = self.settle(&group, written, ended.saturating_sub(started), ended);
+        if let Some(gate) = next_gate {
+            gate.notify_one();
+        }
+        let applied = self.apply_ready();
+        group.gate.notify_all();
+        if let Ok(group) = Arc::try_unwrap(group) {
+            self.sequence.lock().queue.recycle(group.buffer);
+        }
+        applied
+    }
+
+    /// Takes the outcome of one write; returns the gate of a caller who should lead next.
+    fn settle(
+        &self,
+        group: &Arc<Group>,
+        written: Result<()>,
+        nanos: u64,
+        now: u64,
+    ) -> Option<Arc<Condvar>> {
+        let mut sequence = self.sequence.lock();
+        sequence.leading = false;
+        match written {
+            Ok(()) => {
+                sequence.in_flight = None;
+                sequence.durable = sequence.durable.max(group.last_lsn());
+                if let Some(place) = group.checkpoint {
+                    sequence.checkpoint = place;
+                }
+                sequence.siblings = group.waiting;
+                let mean = sequence.sync_nanos_mean;
+                sequence.sync_nanos_mean =
+                    (mean * (SYNC_MEAN_WEIGHT - 1) + nanos) / SYNC_MEAN_WEIGHT;
+                sequence.last_group_at = now;
+                sequence.idle_recorded &= group.commits == 0;
+                sequence.extend_may_apply();
+            }
+            Err(cause) => self.fail(&mut sequence, cause, group.last_lsn()),
+        }
+        let next = sequence.queue.front_gate().cloned();
+        next.filter(|_| sequence.failure.is_none() && sequence.queue.front_waiting() > 0)
+    }
+
+    /// Invariant 3: refuse writes for good, show only what is durable, wake everybody.
+    fn fail(&self, sequence: &mut Sequence, cause: Error, attempted: Lsn) {
+        if sequence.failure.is_some() {
+            return;
+        }
+        sequence.failure = Some(Failure { cause, attempted });
+        self.visible.fetch_min(sequence.durable, Ordering::AcqRel);
+        while let Some(group) = sequence.queue.take() {
+            group.gate.notify_all();
+        }
+        self.published.notify_all();
+    }
+
+    /// Applies what may be applied, in order, and publishes it.
+    fn apply_ready(&self) -> Result<()> {
+        let _applying = self.applying.lock();
+        loop {
+            let ready: Vec<Arc<Sequenced>> = {
+                let mut sequence = self.sequence.lock();
+                if sequence.failure.is_some() {
+                    return Ok(());
+                }
+                let limit = sequence.may_apply;
+                let count = sequence.pending.partition_point(|next| next.commit.lsn <= limit);
+                sequence.pending.drain(..count).collect()
+            };
+            let Some(last) = ready.last() else { return Ok(()) };
+            for sequenced in &ready {
+                if let Err(error) = self.apply.apply(sequenced) {
+                    let mut sequence = self.sequence.lock();
+                    let cause = error.context("a durable commit could not be applied");
+                    let durable = sequence.durable;
+                    self.fail(&mut sequence, cause.clone(), durable);
+                    return Err(cause);
+                }
+            }
+            self.publish(last.commit.lsn);
+        }
+    }
+
+    fn publish(&self, lsn: Lsn) {
+        let sequence = self.sequence.lock();
+        if sequence.failure.is_none() {
+            self.visible.fetch_max(lsn, Ordering::AcqRel);
+        }
+        if sequence.watchers > 0 {
+            self.published.notify_all();
+        }
+    }
+
+    /// Known siblings usually come back at once; they are worth a tenth of a sync.
+    fn await_siblings(&self) {
+        let (siblings, mean) = {
+            let sequence = self.sequence.lock();
+            (sequence.siblings, sequence.sync_nanos_mean)
+        };
+        if siblings < 2 || mean == 0 {
+            return;
+        }
+        let deadline = self.clock.monotonic_nanos() + mean / 10;
+        while self.clock.monotonic_nanos() < deadline {
+            if self.sequence.lock().queue.front_waiting() >= siblings {
+                return;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    fn create_segment(&self, need: &NeedSegment) -> Result<()> {
+        let _creating = self.creating.lock();
+        let (number, first_group, first_lsn, capacity) = {
+            let sequence = self.sequence.lock();
+            if sequence.queue.has_next_segment() && need.capacity_min == 0 {
+                return Ok(());
+            }
+            let (group, lsn) = sequence.queue.first_of_next_segment();
+            let doubled = sequence.queue.tail().segment.capacity * 2;
+            let grown = doubled.min(self.segment_bytes_max).max(need.capacity_min);
+            (sequence.queue.next_segment_number(), group, lsn, grown)
+        };
+        let capacity = crate::log::format::align_up(capacity);
+        if self.segments.get(number).is_some_and(|known| known.header.capacity >= need.capacity_min)
+        {
+            return Ok(());
+        }
+        if self.segments.get(number).is_some() {
+            // The one made ahead is too small for this commit and holds nothing yet.
+            self.sequence.lock().queue.withdraw_segment();
+            self.storage.remove(&crate::log::segment::path(number))?;
+        }
+        let header = SegmentHeader {
+            database: self.identity.database,
+            segment: number,
+            salt: self.random.next_u64(),
+            epoch: self.identity.epoch,
+            first_group,
+            first_lsn,
+            capacity,
+            created: self.clock.wall_micros(),
+        };
+        let header = Writer::create_segment(&*self.storage, &self.segments, header)?;
+        self.sequence.lock().queue.offer_segment(header);
+        Ok(())
+    }
+
+    fn check_open(&self, sequence: &Sequence) -> Result<()> {
+        if sequence.closed {
+            return Err(Error::new(ErrorKind::Closed, "the database is closed"));
+        }
+        match &sequence.failure {
+            Some(failure) => Err(refused(&failure.cause)),
+            None => Ok(()),
+        }
+    }
+
+    /// The first cause, once writes are refused.
+    pub fn failure(&self) -> Option<Error> {
+        self.sequence.lock().failure.as_ref().map(|failure| failure.cause.clone())
+    }
+
+    /// Appends a control record and makes it durable with everything before it.
+    pub fn control(&self, kind: RecordKind, body: &[u8]) -> Result<Place> {
+        let bytes = record_bytes(body);
+        let mut sequence = self.sequence.lock();
+        loop {
+            self.check_open(&sequence)?;
+            let time = self.tick(&mut sequence);
+            let Err(need) = sequence.queue.reserve(bytes, time) else { break };
+            drop(sequence);
+            self.create_segment(&need)?;
+            sequence = self.sequence.lock();
+        }
+        let time = sequence.last_time;
+        let place = sequence.queue.push_control(kind, time, body);
+        drop(sequence);
+        self.flush()?;
+        Ok(place)
+    }
+
+    /// Everything sequenced so far is durable and applied.
+    pub fn flush(&self) -> Result<()> {
+        let mut sequence = self.sequence.lock();
+        loop {
+            if let Some(failure) = &sequence.failure {
+                return Err(refused(&failure.cause));
+            }
+            if sequence.leading {
+                sequence.watchers += 1;
+                let gate = sequence.in_flight.as_ref().map(|group| Arc::clone(&group.gate));
+                match gate {
+                    Some(gate) => gate.wait_for(&mut sequence, Duration::from_millis(50)),
+                    None => self.published.wait_for(&mut sequence, Duration::from_millis(1)),
+                };
+                sequence.watchers -= 1;
+                continue;
+            }
+            if sequence.queue.is_empty() {
+                break;
+            }
+            sequence.leading = true;
+            drop(sequence);
+            self.lead()?;
+            sequence = self.sequence.lock();
+        }
+        drop(sequence);
+        self.apply_ready()
+    }
+
+    /// One background step: what lies in the queue is made durable. `true`: there was something.
+    pub fn flush_step(&self) -> Result<bool> {
+        {
+            let mut sequence = self.sequence.lock();
+            let busy = sequence.leading || sequence.failure.is_some() || sequence.closed;
+            if busy || sequence.queue.is_empty() {
+                return Ok(false);
+            }
+            sequence.leading = true;
+        }
+        self.lead()?;
+        Ok(true)
+    }
+
+    /// One background step: zeros ahead, or the next segment ahead of need.
+    pub fn ahead_step(&self) -> Result<bool> {
+        if self.failure().is_some() {
+            return Ok(false);
+        }
+        let ahead = match self.writer.try_lock() {
+            Some(writer) => writer.ahead_step(),
+            None => None,
+        };
+        if let Some(ahead) = ahead {
+            return ahead();
+        }
+        let half_full = {
+            let sequence = self.sequence.lock();
+            let tail = sequence.queue.tail();
+            !sequence.closed
+                && !sequence.queue.has_next_segment()
+                && tail.offset * 2 > tail.segment.capacity
+        };
+        if half_full {
+            self.create_segment(&NeedSegment { capacity_min: 0 })?;
+        }
+        Ok(half_full)
+    }
+
+    /// One background step: a second after the last commit its durability is recorded, so that
+    /// damage to it can be told from a torn tail.
+    pub fn idle_step(&self) -> Result<bool> {
+        {
+            let mut sequence = self.sequence.lock();
+            let still = self.clock.monotonic_nanos().saturating_sub(sequence.last_group_at);
+            let due = !sequence.idle_recorded && still >= 1_000_000_000;
+            if !due || sequence.failure.is_some() || sequence.closed {
+                return Ok(false);
+            }
+            sequence.idle_recorded = true;
+        }
+        self.control(RecordKind::Idle, &[])?;
+        Ok(true)
+    }
+
+    /// Records a clean close and gives back reserved space. Idempotent.
+    pub fn close(&self) -> Result<()> {
+        if std::mem::replace(&mut self.sequence.lock().closed, true) {
+            return Ok(());
+        }
+        if self.failure().is_some() {
+            return Ok(());
+        }
+        self.flush()?;
+        let unused = {
+            let mut sequence = self.sequence.lock();
+            sequence.queue.withdraw_segment()
+        };
+        if let Some(number) = unused {
+            self.storage.remove(&crate::log::segment::path(number))?;
+            self.storage.sync_dir(crate::log::segment::LOG_DIR)?;
+        }
+        let time = self.now();
+        {
+            let mut sequence = self.sequence.lock();
+            sequence.queue.reserve_close();
+            sequence.queue.push_control(RecordKind::Close, time, &[]);
+        }
+        self.flush()?;
+        let end = self.sequence.lock().queue.tail().offset;
+        self.writer.lock().trim(end)
+    }
+
+    /// Waits until `lsn` is visible; `false` when the time is up.
+    pub fn wait_visible(&self, lsn: Lsn, timeout: Option<Duration>) -> Result<bool> {
+        let deadline = timeout.map(|timeout| std::time::Instant::now() + timeout);
+        let mut sequence = self.sequence.lock();
+        sequence.watchers += 1;
+        let outcome = loop {
+            if self.visible() >= lsn {
+                break Ok(true);
+            }
+            if let Some(failure) = &sequence.failure {
+                break Err(refused(&failure.cause));
+            }
+            if sequence.closed {
+                break Err(Error::new(ErrorKind::Closed, "the database was closed meanwhile"));
+            }
+            match deadline {
+                None => self.published.wait(&mut sequence),
+                Some(deadline) => {
+                    if self.published.wait_until(&mut sequence, deadline).timed_out() {
+                        break Ok(self.visible() >= lsn);
+                    }
+                }
+            }
+        };
+        sequence.watchers -= 1;
+        outcome
+    }
+
+    /// The LSN a strong read must see: everything acknowledged before it began.
+    pub fn strong(&self) -> Result<Lsn> {
+        let acknowledged = self.acknowledged.load(Ordering::Acquire);
+        let visible = self.visible();
+        if visible >= acknowledged {
+            return Ok(visible);
+        }
+        if self.failure().is_none() {
+            // An asynchronous commit behind one that is being synced.
+            self.flush()?;
+        }
+        Ok(self.visible())
+    }
+
+    /// Nothing is applied while the guard lives.
+    pub fn pause_applying(&self) -> MutexGuard<'_, ()> {
+        self.applying.lock()
+    }
+
+    pub fn try_pause_applying(&self) -> Option<MutexGuard<'_, ()>> {
+        self.applying.try_lock()
+    }
+
+    pub fn newest_sequenced(&self) -> Lsn {
+        self.sequence.lock().queue.next_lsn() - 1
+    }
+
+    /// Reads bytes that are sequenced and not in the file yet.
+    pub fn read_unsynced(&self, segment: u64, offset: u64, into: &mut [u8]) -> bool {
+        let sequence: MutexGuard<'_, Sequence> = self.sequence.lock();
+        let flying = sequence.in_flight.as_ref();
+        flying.is_some_and(|group| queue::read_group(group, segment, offset, into))
+            || sequence.queue.read(segment, offset, into)
+    }
+}
+
+impl Sequence {
+    fn extend_may_apply(&mut self) {
+        self.may_apply = self.may_apply.max(self.durable);
+        for next in &self.pending {
+            let lsn = next.commit.lsn;
+            if lsn > self.may_apply {
+                if next.sync || lsn != self.may_apply + 1 {
+                    return;
+                }
+                self.may_apply = lsn;
+            }
+        }
+    }
+}
+
+fn record_bytes(body: &[u8]) -> usize {
+    crate::log::format::RECORD_HEADER_BYTES + body.len()
+}
+
+fn sequenced_commit(
+    prepared: &Prepared,
+    frames: Frames,
+    lsn: Lsn,
+    time: Micros,
+    place: RecordPlace,
+    head: &EncodedHead,
+    bytes: usize,
+) -> Commit {
+    let header = crate::log::format::RECORD_HEADER_BYTES;
+    Commit {
+        lsn,
+        time,
+        head: prepared.head.clone(),
+        frames,
+        segment: place.segment,
+        frames_offset: place.offset + (header + head.bytes.len()) as u64,
+        record_offset: place.offset,
+        record_bytes: bytes as u32,
+    }
+}
+
+/// `Ok(Some(lsn))`: a soft check lost to that LSN.
+fn check_conflicts(conflicts: &Conflicts, prepared: &Prepared) -> Result<Option<Lsn>> {
+    let conflict = |message: String| Err(Error::new(ErrorKind::Conflict, message));
+    if let Some(snapshot) = prepared.snapshot
+        && snapshot < conflicts.floor()
+    {
+        return conflict(format!(
+            "the transaction began at LSN {snapshot}, too long ago to check for conflicts (more \
+             than {} keys were written since); nothing was written, retry it",
+            limits::CONFLICT_KEYS_MAX
+        ));
+    }
+    for check in &prepared.checks {
+        let newest = conflicts.newest(check.key);
+        if newest > check.since {
+            if !check.hard {
+                return Ok(Some(newest));
+            }
+            return conflict(format!(
+                "a key of this transaction was written by LSN {newest}, after the transaction's \
+                 snapshot {}; nothing was written, retry it",
+                check.since
+            ));
+        }
+    }
+    for (structure, since) in &prepared.range_checks {
+        let newest = conflicts.newest_of(*structure);
+        if newest > *since {
+            return conflict(format!(
+                "a structure this serializable transaction scanned was written by LSN {newest}, \
+                 after its snapshot {since}; nothing was written, retry it"
+            ));
+        }
+    }
+    Ok(None)
+}
+
+fn refused(cause: &Error) -> Error {
+    Error::new(
+        ErrorKind::Failed,
+        format!(
+            "writes are refused since a write or sync of the log failed ({cause}); everything \
+             acknowledged as durable is readable; close the database and open it again"
+        ),
+    )
+}
+
+fn outcome_after_failure(failure: &Failure, lsn: Lsn, durable: Lsn) -> Error {
+    if lsn <= durable {
+        return Error::new(
+            ErrorKind::Failed,
+            format!(
+                "LSN {lsn} is committed and durable, but the database cannot show it before it is \
+                 opened again ({})",
+                failure.cause
+            ),
+        );
+    }
+    if lsn > failure.attempted {
+        return Error::new(
+            ErrorKind::Failed,
+            format!("not committed, nothing of it was written: {}", refused(&failure.cause)),
+        );
+    }
+    Error::new(
+        ErrorKind::UnknownOutcome,
+        format!(
+            "whether this transaction is committed is not known ({}): close the database, open it \
+             again and ask outcome(txn)",
+            failure.cause
+        ),
+    )
+}

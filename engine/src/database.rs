@@ -1,0 +1,609 @@
+//! The whole: wires storage, log, structures, pipeline and background work; holds no algorithm.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::checkpoint::{Checkpoint, Epoch};
+use crate::clock::Micros;
+use crate::commit::pipeline::{Pipeline, Start};
+use crate::error::{Error, ErrorKind, Result};
+use crate::latency::Latency;
+use crate::log::format::{Identity, RecordKind};
+use crate::log::queue::{Queue, Tail};
+use crate::log::reader::{Epochs, PointReader};
+use crate::log::record::TxnId;
+use crate::log::writer::{Segments, Writer};
+use crate::log::{Lsn, Pointer};
+use crate::options::{Durability, Mode, Options};
+use crate::propagation::Policy;
+use crate::reader::Reader;
+use crate::recovery::{self, Recovered};
+use crate::scheduler::Scheduler;
+use crate::schema::{Kind, Schema, StructureId};
+use crate::stats::{Lag, PolicyInForce, Stats};
+use crate::storage::metered::{Meter, MeteredStorage};
+use crate::storage::{Lock, Storage};
+use crate::store::{Applier, Catalog, Store, with_sources};
+use crate::transaction::{self, Transaction, TransactionOptions};
+use crate::values::Values;
+use crate::{cache, ordered};
+
+/// What every handle, transaction and reader of one open database shares.
+pub struct Shared {
+    pub options: Options,
+    pub storage: Arc<dyn Storage>,
+    pub meter: Arc<Meter>,
+    pub store: Arc<Store>,
+    pub pipeline: Arc<Pipeline>,
+    pub segments: Arc<Segments>,
+    epoch: Epoch,
+    txn_count: AtomicU64,
+    logical_bytes: AtomicU64,
+    commit_latency: Latency,
+    closed: AtomicBool,
+    /// Held while the schema changes or a structure is rebuilt.
+    changing: Mutex<()>,
+    checkpoint: RwLock<Checkpoint>,
+    sweeping: Mutex<BTreeMap<StructureId, Box<[u8]>>>,
+    pub stopping: Mutex<bool>,
+    torn: Option<String>,
+    lock: Mutex<Option<Box<dyn Lock>>>,
+}
+
+#[derive(Clone)]
+pub struct Database {
+    shared: Arc<Shared>,
+    scheduler: Option<Arc<Scheduler>>,
+}
+
+impl Database {
+    /// Opens or creates the database in `storage`. `declared`: what the caller expects to be there;
+    /// `None` takes what is stored.
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        options: Options,
+        declared: Option<Schema>,
+    ) -> Result<Self> {
+        let meter = Arc::<Meter>::default();
+        let storage: Arc<dyn Storage> = Arc::new(MeteredStorage::new(storage, Arc::clone(&meter)));
+        recovery::prepare_directory(&*storage, &options)?;
+        let lock = storage.lock(options.mode == Mode::ReadWrite)?;
+        let log = recovery::find_or_create(&*storage, &options)?;
+        let (segments, epochs) = (Arc::<Segments>::default(), Arc::<Epochs>::default());
+        let reader = PointReader {
+            database: log.0,
+            segments: Arc::clone(&segments),
+            epochs: Arc::clone(&epochs),
+        };
+        let values = Values::new(reader, options.memory_bytes / 4);
+        let keeps_all = options.history_micros.is_none();
+        let now = Arc::new(std::sync::OnceLock::<std::sync::Weak<Pipeline>>::new());
+        let engine_now = {
+            let (now, clock) = (Arc::clone(&now), Arc::clone(&options.clock));
+            move || match now.get().and_then(std::sync::Weak::upgrade) {
+                Some(pipeline) => pipeline.now(),
+                None => clock.wall_micros(),
+            }
+        };
+        let store = Store::new(Schema::default(), values, keeps_all, Box::new(engine_now));
+        let recovered = recovery::open_log(&storage, &options, &store, &segments, &epochs, log)?;
+        let shared =
+            Self::start(storage, options, meter, store, (segments, epochs), &recovered, lock)?;
+        // The pipeline keeps engine time; expiry asks it from now on.
+        let known = now.set(Arc::downgrade(&shared.pipeline));
+        assert!(known.is_ok(), "set once");
+        shared.adopt(&recovered, declared)?;
+        let background = shared.options.background && shared.options.mode == Mode::ReadWrite;
+        let scheduler = background.then(|| Arc::new(Scheduler::start(Arc::downgrade(&shared))));
+        Ok(Self { shared, scheduler })
+    }
+
+    fn start(
+        storage: Arc<dyn Storage>,
+        options: Options,
+        meter: Arc<Meter>,
+        store: Store,
+        (segments, epochs): (Arc<Segments>, Arc<Epochs>),
+        recovered: &Recovered,
+        lock: Box<dyn Lock>,
+    ) -> Result<Arc<Shared>> {
+        let incarnation = options.random.next_u64();
+        let epoch = recovery::next_epoch(&recovered.checkpoint, &recovered.expected, incarnation);
+        if options.mode == Mode::ReadWrite {
+            epochs.add(epoch.number, epoch.first_lsn);
+        }
+        let identity = Identity { database: recovered.database, epoch: epoch.number };
+        let tail = Tail { segment: recovered.active.header.clone(), offset: recovered.offset };
+        let queue = Queue::new(identity, tail, recovered.expected.group, recovered.expected.lsn);
+        let writer = Writer::new(
+            Arc::clone(&storage),
+            Arc::clone(&segments),
+            recovered.active.clone(),
+            recovered.offset,
+        );
+        let start = Start {
+            database: recovered.database,
+            epoch: epoch.number,
+            queue,
+            writer,
+            segments: Arc::clone(&segments),
+            storage: Arc::clone(&storage),
+            durable: recovered.lsn(),
+            time: recovered.time,
+            checkpoint: recovered.checkpoint_place,
+            segment_bytes_max: options.segment_bytes_max,
+        };
+        let store = Arc::new(store);
+        let pipeline = Arc::new(Pipeline::new(
+            start,
+            Box::new(Applier(Arc::clone(&store))),
+            Arc::clone(&options.clock),
+            Arc::clone(&options.random),
+        ));
+        let unsynced = Arc::downgrade(&pipeline);
+        store.values.attach(Box::new(move |segment, offset, into| {
+            unsynced.upgrade().is_some_and(|log| log.read_unsynced(segment, offset, into))
+        }));
+        Ok(Arc::new(Shared {
+            options,
+            storage,
+            meter,
+            store,
+            pipeline,
+            segments,
+            epoch,
+            txn_count: AtomicU64::new(0),
+            logical_bytes: AtomicU64::new(0),
+            commit_latency: Latency::default(),
+            closed: AtomicBool::new(false),
+            changing: Mutex::new(()),
+            checkpoint: RwLock::new(recovered.checkpoint.clone()),
+            sweeping: Mutex::default(),
+            stopping: Mutex::new(false),
+            torn: recovered.torn.clone(),
+            lock: Mutex::new(Some(lock)),
+        }))
+    }
+
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub fn schema(&self) -> Schema {
+        self.shared.store.catalog().schema.clone()
+    }
+
+    pub fn name(&self) -> String {
+        self.shared.storage.name()
+    }
+
+    pub fn is_writable(&self) -> bool {
+        self.shared.options.mode == Mode::ReadWrite
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.shared.closed.load(Ordering::Acquire)
+    }
+
+    /// The newest LSN a strong read sees.
+    pub fn lsn(&self) -> Result<Lsn> {
+        self.shared.check_open()?;
+        self.shared.pipeline.strong()
+    }
+
+    pub fn begin(
+        &self,
+        mode: transaction::Mode,
+        options: TransactionOptions,
+    ) -> Result<Transaction> {
+        Transaction::begin(Arc::clone(&self.shared), mode, options)
+    }
+
+    /// Reads at the newest LSN, each time it is used.
+    pub fn reader(&self) -> Reader {
+        Reader::newest(Arc::clone(&self.shared))
+    }
+
+    /// Reads at one LSN.
+    pub fn reader_at(&self, lsn: Lsn) -> Result<Reader> {
+        self.shared.check_open()?;
+        Reader::pinned(Arc::clone(&self.shared), lsn)
+    }
+
+    /// Reads at the newest LSN committed at or before `time`.
+    pub fn reader_at_time(&self, time: Micros) -> Result<Reader> {
+        self.shared.check_open()?;
+        let newest = self.shared.pipeline.strong()?;
+        self.reader_at(self.shared.store.ledger.lsn_at(time, newest))
+    }
+
+    /// Reads at the newest LSN from now on, which must be at least `at_least`.
+    pub fn reader_now(&self, at_least: Option<Lsn>) -> Result<Reader> {
+        let newest = self.lsn()?;
+        if at_least.is_some_and(|least| least > newest) {
+            return self.reader_at(at_least.expect("just checked"));
+        }
+        self.reader_at(newest)
+    }
+
+    /// Waits until `lsn` is visible; `TimeoutError` when the time is up.
+    pub fn wait(&self, lsn: Lsn, timeout: Option<Duration>) -> Result<()> {
+        self.shared.check_open()?;
+        if self.shared.pipeline.strong()? >= lsn {
+            return Ok(());
+        }
+        if !self.is_writable() {
+            return Err(Error::new(
+                ErrorKind::Timeout,
+                format!("LSN {lsn} is not here: a reader sees what was committed when it opened"),
+            ));
+        }
+        match self.shared.pipeline.wait_visible(lsn, timeout)? {
+            true => Ok(()),
+            false => Err(Error::new(
+                ErrorKind::Timeout,
+                format!("LSN {lsn} is not committed within the time given; wait again"),
+            )),
+        }
+    }
+
+    /// Whether a transaction id was committed: final, also after a crash.
+    pub fn outcome(&self, txn: &str) -> Result<bool> {
+        self.shared.check_open()?;
+        if let Some(cause) = self.shared.pipeline.failure() {
+            return Err(Error::new(
+                ErrorKind::UnknownOutcome,
+                format!("outcomes are decided when the database is opened again ({cause})"),
+            )
+            .with_txn(txn));
+        }
+        let visible = self.shared.pipeline.strong()?;
+        let found = self.shared.store.ledger.transactions.get(txn.as_bytes(), visible);
+        Ok(found.is_some())
+    }
+
+    pub fn flush(&self) -> Result<()> {
+        self.shared.check_open()?;
+        if !self.is_writable() {
+            return Ok(());
+        }
+        self.shared.pipeline.flush()
+    }
+
+    pub fn stats(&self) -> Result<Stats> {
+        self.shared.check_open()?;
+        self.shared.stats()
+    }
+
+    /// One background step, for callers that run without a thread; `false`: nothing was due.
+    pub fn step(&self) -> Result<bool> {
+        self.shared.check_open()?;
+        self.shared.step()
+    }
+
+    /// Drops a structure's memory and makes it again from the log.
+    pub fn rebuild(&self, id: StructureId, progress: impl FnMut(u64, u64)) -> Result<()> {
+        self.shared.check_open()?;
+        self.shared.rebuild(vec![id], None, progress)
+    }
+
+    pub fn drop_structure(&self, name: &str) -> Result<()> {
+        self.shared.change_schema(|schema| schema.without(name))
+    }
+
+    pub fn rename_structure(&self, old: &str, new: &str) -> Result<()> {
+        self.shared.change_schema(|schema| schema.renamed(old, new))
+    }
+
+    pub fn set_policy(&self, name: &str, policy: Policy) -> Result<()> {
+        self.shared.change_schema(|schema| {
+            let mut schema = schema.clone();
+            let found = schema.structures.iter_mut().find(|known| known.name == name);
+            let Some(structure) = found else {
+                return Err(Error::new(
+                    ErrorKind::Schema,
+                    format!("no structure is named {name:?}"),
+                ));
+            };
+            structure.policy_override = (policy != structure.policy).then(|| policy.clone());
+            Ok(schema)
+        })
+    }
+
+    /// Closes: everything acknowledged is durable, the clean end is recorded. Idempotent.
+    pub fn close(&self) -> Result<()> {
+        if self.shared.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        *self.shared.stopping.lock() = true;
+        if let Some(scheduler) = &self.scheduler {
+            scheduler.stop();
+        }
+        let closed = match self.shared.options.mode {
+            Mode::ReadWrite => self.shared.pipeline.close(),
+            Mode::Read => Ok(()),
+        };
+        // Whatever the log said, nothing more will be written: another may open.
+        *self.shared.lock.lock() = None;
+        closed
+    }
+}
+
+impl Shared {
+    pub fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(
+                ErrorKind::Closed,
+                format!("{} is closed: open it again", self.storage.name()),
+            ));
+        }
+        Ok(())
+    }
+
+    pub fn check_writable(&self) -> Result<()> {
+        self.check_open()?;
+        if self.options.mode == Mode::Read {
+            return Err(Error::new(
+                ErrorKind::ReadOnly,
+                format!(
+                    "{} is open with mode=\"r\": open it with mode=\"rw\" to write",
+                    self.storage.name()
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    pub fn next_txn(&self) -> TxnId {
+        let count = self.txn_count.fetch_add(1, Ordering::Relaxed) + 1;
+        TxnId::Generated { incarnation: self.epoch.incarnation, count }
+    }
+
+    /// When `lsn` was committed; 0 before the first.
+    pub fn time_of(&self, lsn: Lsn) -> Micros {
+        self.store.ledger.commit(lsn).map_or(0, |(time, _)| time)
+    }
+
+    /// Place of a commit's record.
+    pub fn place_of(&self, lsn: Lsn) -> Option<Pointer> {
+        self.store.ledger.commit(lsn).map(|(_, pointer)| pointer)
+    }
+
+    pub fn committed(&self, logical_bytes: u64, started: u64) {
+        self.logical_bytes.fetch_add(logical_bytes, Ordering::Relaxed);
+        let now = self.options.clock.monotonic_nanos();
+        self.commit_latency.record(now.saturating_sub(started));
+    }
+
+    /// Takes up the stored schema with the declaration merged in, and begins an epoch.
+    fn adopt(self: &Arc<Self>, recovered: &Recovered, declared: Option<Schema>) -> Result<()> {
+        let known = self.store.catalog();
+        let lsn = recovered.lsn();
+        let schema = match &declared {
+            Some(declared) => known.schema.merged(declared, lsn)?,
+            None => known.schema.clone(),
+        };
+        let writes = self.options.mode == Mode::ReadWrite;
+        if !writes && schema.structures.len() != known.schema.structures.len() {
+            return Err(Error::new(
+                ErrorKind::ReadOnly,
+                "the class declares structures this database does not have, and mode=\"r\" cannot \
+                 add them: open it once with mode=\"rw\"",
+            ));
+        }
+        let mut rebuild = recovery::changed(&known, &schema);
+        rebuild.extend(&recovered.rebuild);
+        rebuild.retain(|id| schema.by_id(*id).is_some());
+        rebuild.sort_unstable();
+        rebuild.dedup();
+        if rebuild.is_empty() || lsn == 0 {
+            let catalog = Catalog::new(schema, Some(&known), &rebuild);
+            self.store.replace_catalog(catalog);
+        } else {
+            self.rebuild(rebuild, Some(schema), |_, _| {})?;
+        }
+        if !writes {
+            return Ok(());
+        }
+        {
+            let mut checkpoint = self.checkpoint.write();
+            checkpoint.epochs.push(self.epoch);
+        }
+        self.raise_floor();
+        self.write_checkpoint()
+    }
+
+    fn write_checkpoint(&self) -> Result<()> {
+        let body = {
+            let mut checkpoint = self.checkpoint.write();
+            checkpoint.schema = self.store.catalog().schema.clone();
+            checkpoint.floor = self.store.floor();
+            checkpoint.encode()
+        };
+        self.pipeline.control(RecordKind::Checkpoint, &body)?;
+        Ok(())
+    }
+
+    fn change_schema(&self, change: impl FnOnce(&Schema) -> Result<Schema>) -> Result<()> {
+        self.check_writable()?;
+        let _changing = self.changing.lock();
+        let known = self.store.catalog();
+        let schema = change(&known.schema)?;
+        let rebuild = recovery::changed(&known, &schema);
+        if rebuild.is_empty() {
+            self.store.replace_catalog(Catalog::new(schema, Some(&known), &[]));
+        } else {
+            self.rebuild_locked(rebuild, Some(schema), |_, _| {})?;
+        }
+        if let Err(error) = self.write_checkpoint() {
+            // What is not durable did not happen.
+            let back = Catalog::new(known.schema.clone(), Some(&known), &[]);
+            self.store.replace_catalog(back);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    fn rebuild(
+        &self,
+        structures: Vec<StructureId>,
+        schema: Option<Schema>,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<()> {
+        let _changing = self.changing.lock();
+        self.rebuild_locked(structures, schema, progress)
+    }
+
+    /// Replays the log for these structures alone, while commits wait to be applied.
+    fn rebuild_locked(
+        &self,
+        structures: Vec<StructureId>,
+        schema: Option<Schema>,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<()> {
+        if self.options.mode == Mode::ReadWrite {
+            self.pipeline.flush()?;
+        }
+        let _paused = self.pipeline.pause_applying();
+        let known = self.store.catalog();
+        let schema = schema.unwrap_or_else(|| known.schema.clone());
+        let links = crate::apply::Links::of(&schema);
+        let only = with_sources(&links, structures);
+        let catalog = Arc::new(Catalog::new(schema, Some(&known), &only));
+        let newest = self.pipeline.visible();
+        for lsn in 1..=newest {
+            let pointer = self.place_of(lsn).ok_or_else(|| {
+                Error::corruption(format!("LSN {lsn} is not in the ledger of commits"))
+            })?;
+            let commit = self.store.values.commit(&pointer)?;
+            let digests = match (&commit.head.salt, catalog.audited) {
+                (Some(salt), true) => crate::audit::digests(salt, &commit.frames),
+                _ => Vec::new(),
+            };
+            self.store.apply_to(&catalog, &commit, &digests, Some(&only))?;
+            if lsn % 1024 == 0 || lsn == newest {
+                progress(lsn, newest);
+            }
+        }
+        self.store.replace_catalog(Catalog::clone(&catalog));
+        Ok(())
+    }
+
+    /// History older than asked for is not answered any more.
+    fn raise_floor(&self) -> bool {
+        let Some(history) = self.options.history_micros else { return false };
+        let newest = self.pipeline.visible();
+        let horizon = self.pipeline.now().saturating_sub(history);
+        let mut floor = self.store.ledger.lsn_at(horizon, newest);
+        if let Some(oldest) = self.store.snapshots.oldest() {
+            floor = floor.min(oldest);
+        }
+        let raised = floor > self.store.floor();
+        if raised {
+            self.store.raise_floor(floor);
+            for structure in self.store.catalog().structures.values() {
+                if let Some(vectors) = &structure.vectors {
+                    vectors.prune(floor);
+                }
+            }
+        }
+        raised
+    }
+
+    /// One background step; `true` if it did something.
+    pub fn step(&self) -> Result<bool> {
+        if self.options.mode == Mode::Read {
+            return Ok(false);
+        }
+        Ok(self.pipeline.flush_step()?
+            || self.pipeline.ahead_step()?
+            || self.pipeline.idle_step()?
+            || self.raise_floor()
+            || self.sweep_step())
+    }
+
+    /// Drops a page of expired cache entries from memory.
+    fn sweep_step(&self) -> bool {
+        let Some(_paused) = self.pipeline.try_pause_applying() else { return false };
+        let lsn = self.pipeline.visible();
+        let snapshot = self.store.snapshot(lsn);
+        let mut removed = false;
+        for structure in &snapshot.catalog.schema.structures {
+            if !matches!(structure.kind, Kind::Cache { .. }) {
+                continue;
+            }
+            let mut sweeping = self.sweeping.lock();
+            let after = sweeping.remove(&structure.id);
+            let materialised = &snapshot.catalog.structures[&structure.id];
+            let remove = |key: &[u8], version: &ordered::Version| {
+                removed = true;
+                if let Some(age) = version.entry.meta.get(8..) {
+                    materialised.trees[1].forget(age, lsn);
+                }
+                materialised.trees[0].forget(key, version.lsn);
+            };
+            if let Some(next) = cache::sweep(&snapshot, structure.id, after.as_deref(), remove) {
+                sweeping.insert(structure.id, next);
+            }
+        }
+        removed
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        let catalog = self.store.catalog();
+        let schema = &catalog.schema;
+        let mut files = Vec::new();
+        for segment in self.segments.all() {
+            let path = crate::log::segment::path(segment.header.segment);
+            files.push((path, segment.file.len()?));
+        }
+        let by = self.meter.snapshot().into_iter();
+        let by = by.map(|(id, cause, bytes)| (schema.name_of(id), cause.name(), bytes));
+        let lag = schema.structures.iter();
+        let lag = lag.map(|known| (known.name.clone(), Lag { commits: 0, age: 0.0 }));
+        let policies = schema.structures.iter().map(|known| {
+            let declared = known.policy_in_force().clone();
+            (known.name.clone(), PolicyInForce { declared, in_force: "eager" })
+        });
+        let values = self.store.values.memory_bytes() as u64;
+        let all = self.store.memory_bytes() as u64;
+        Ok(Stats {
+            lsn: self.pipeline.visible(),
+            durable_lsn: self.pipeline.durable(),
+            commits: self.pipeline.commits(),
+            syncs: self.pipeline.syncs(),
+            logical_bytes: self.logical_bytes.load(Ordering::Relaxed),
+            physical_bytes: self.meter.total(),
+            by: by.collect(),
+            lag: lag.collect(),
+            files,
+            latency: BTreeMap::from([
+                ("commit", self.commit_latency.quantiles()),
+                ("sync", self.pipeline.sync_latency().quantiles()),
+            ]),
+            oldest_snapshot: self.store.snapshots.oldest(),
+            policies: policies.collect(),
+            memory: BTreeMap::from([("values", values), ("structures", all - values)]),
+            torn_tail: self.torn.clone(),
+        })
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        *self.stopping.lock() = true;
+    }
+}
+
+/// The default of `Durability` for a structure's own writes.
+pub fn parse_durability(text: &str) -> Result<Durability> {
+    match text {
+        "sync" => Ok(Durability::Sync),
+        "async" => Ok(Durability::Async),
+        _ => Err(Error::argument(format!("durability {text:?} is not \"sync\" or \"async\""))),
+    }
+}

@@ -1,0 +1,328 @@
+//! Reads the log: walks the groups of a segment, and answers point reads.
+//!
+//! Invariants:
+//! 1. Nothing leaves here that has not passed its checksum at the place it was read from.
+//! 2. Memory is bounded by one window and one group, whatever a damaged length claims.
+
+use parking_lot::RwLock;
+
+use super::format::{
+    self, DatabaseId, GROUP_HEADER_BYTES, GroupHeader, Identity, SEGMENT_HEADER_BYTES,
+};
+use super::queue;
+use super::record::{self, FrameValue, Record, RecordPlace};
+use super::segment::Segment;
+use super::writer::Segments;
+use super::{Lsn, Pointer};
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{File, read_exact_at};
+
+const WINDOW_BYTES: usize = 1 << 20;
+
+/// Which epoch wrote which LSNs: epoch and its first LSN, ascending.
+#[derive(Default)]
+pub struct Epochs(RwLock<Vec<(u64, Lsn)>>);
+
+impl Epochs {
+    pub fn add(&self, epoch: u64, first_lsn: Lsn) {
+        let mut epochs = self.0.write();
+        if epochs.last().is_none_or(|last| last.0 < epoch) {
+            epochs.push((epoch, first_lsn));
+        }
+    }
+
+    pub fn of(&self, lsn: Lsn) -> u64 {
+        let epochs = self.0.read();
+        let after = epochs.partition_point(|entry| entry.1 <= lsn);
+        after.checked_sub(1).map_or(0, |index| epochs[index].0)
+    }
+}
+
+/// A group that passed every check.
+pub struct GroupRead {
+    pub header: GroupHeader,
+    pub offset: u64,
+    pub end: u64,
+    pub records: Vec<Record>,
+}
+
+pub enum Step {
+    Group(Box<GroupRead>),
+    /// The file ends at a group boundary, or only zeros follow in the header's place.
+    End,
+    /// Bytes that are no whole group.
+    Bad(Error),
+}
+
+/// What the next group must continue.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected {
+    pub group: u64,
+    pub lsn: Lsn,
+    pub epoch: u64,
+}
+
+pub struct Walker<'a> {
+    segment: &'a Segment,
+    database: DatabaseId,
+    window: Vec<u8>,
+    window_start: u64,
+    pub offset: u64,
+    pub expected: Expected,
+}
+
+impl<'a> Walker<'a> {
+    pub fn new(segment: &'a Segment, expected: Expected) -> Self {
+        Self {
+            segment,
+            database: segment.header.database,
+            window: Vec::new(),
+            window_start: 0,
+            offset: SEGMENT_HEADER_BYTES as u64,
+            expected,
+        }
+    }
+
+    /// The next group; the walker moves behind it only if it is sound.
+    pub fn step(&mut self) -> Result<Step> {
+        let offset = self.offset;
+        let Some(header_bytes) = self.read(offset, GROUP_HEADER_BYTES)? else {
+            return Ok(Step::End);
+        };
+        if header_bytes.iter().all(|byte| *byte == 0) {
+            return Ok(Step::End);
+        }
+        let header_bytes: [u8; GROUP_HEADER_BYTES] =
+            header_bytes.try_into().expect("read as many bytes");
+        let (segment, database) = (self.segment, self.database);
+        let tag = format::position_tag(segment.header.salt, segment.header.segment, offset);
+        let Some(header) = GroupHeader::decode(&header_bytes, &database, tag) else {
+            return Ok(Step::Bad(self.bad("no sound group header")));
+        };
+        if let Some(problem) = self.out_of_order(&header) {
+            return Ok(Step::Bad(self.bad(&problem)));
+        }
+        let length = header.bytes as usize;
+        let Some(bytes) = self.read(offset, length)? else {
+            return Ok(Step::Bad(self.bad("the file ends within the group")));
+        };
+        match decode_group(&header, bytes, segment, offset, &database) {
+            Ok(records) => {
+                let end = offset + format::align_up(u64::from(header.bytes));
+                self.offset = end;
+                self.expected = Expected {
+                    group: header.group + 1,
+                    lsn: header.first_lsn + u64::from(header.commits),
+                    epoch: header.epoch,
+                };
+                Ok(Step::Group(Box::new(GroupRead { header, offset, end, records })))
+            }
+            Err(error) if error.kind() == ErrorKind::Format => Err(error),
+            Err(error) => Ok(Step::Bad(error)),
+        }
+    }
+
+    /// Whether a sound group of this segment starts at `offset`, whatever its number.
+    pub fn sound_header_at(&mut self, offset: u64) -> Result<Option<GroupHeader>> {
+        let (database, segment) = (self.database, self.segment.header.segment);
+        let salt = self.segment.header.salt;
+        let Some(bytes) = self.read(offset, GROUP_HEADER_BYTES)? else {
+            return Ok(None);
+        };
+        let bytes = bytes.try_into().expect("read as many bytes");
+        let tag = format::position_tag(salt, segment, offset);
+        Ok(GroupHeader::decode(bytes, &database, tag))
+    }
+
+    fn out_of_order(&self, header: &GroupHeader) -> Option<String> {
+        let Expected { group, lsn, epoch } = self.expected;
+        if header.group != group {
+            return Some(format!("group {} where {group} was due", header.group));
+        }
+        if header.first_lsn != lsn {
+            return Some(format!("LSN {} where {lsn} was due", header.first_lsn));
+        }
+        (header.epoch < epoch).then(|| format!("epoch {} after {epoch}", header.epoch))
+    }
+
+    fn bad(&self, what: &str) -> Error {
+        Error::corruption(format!(
+            "segment {} offset {}: {what}",
+            self.segment.header.segment, self.offset
+        ))
+    }
+
+    /// `None`: the file ends before.
+    fn read(&mut self, offset: u64, length: usize) -> Result<Option<&[u8]>> {
+        let held = self.window_start + self.window.len() as u64;
+        if offset < self.window_start || offset + length as u64 > held {
+            let file_length = self.segment.file.len()?;
+            if offset + length as u64 > file_length {
+                return Ok(None);
+            }
+            let wanted = length.max(WINDOW_BYTES).min((file_length - offset) as usize);
+            self.window.resize(wanted, 0);
+            self.window_start = offset;
+            if !read_exact_at(&*self.segment.file, &mut self.window, offset)? {
+                self.window.clear();
+                return Ok(None);
+            }
+        }
+        let start = (offset - self.window_start) as usize;
+        Ok(Some(&self.window[start..start + length]))
+    }
+}
+
+fn decode_group(
+    header: &GroupHeader,
+    bytes: &[u8],
+    segment: &Segment,
+    offset: u64,
+    database: &DatabaseId,
+) -> Result<Vec<Record>> {
+    let identity = Identity { database: *database, epoch: header.epoch };
+    let mut records = Vec::new();
+    let mut at = GROUP_HEADER_BYTES;
+    let mut next_lsn = header.first_lsn;
+    while at < bytes.len() {
+        let place = RecordPlace {
+            identity,
+            salt: segment.header.salt,
+            segment: segment.header.segment,
+            offset: offset + at as u64,
+        };
+        let (record, length) = record::decode(&bytes[at..], place)?;
+        if let Record::Commit(commit) = &record {
+            if commit.lsn != next_lsn {
+                return Err(Error::corruption(format!(
+                    "LSN {} within a group where {next_lsn} was due",
+                    commit.lsn
+                )));
+            }
+            next_lsn += 1;
+        }
+        records.push(record);
+        at += length;
+    }
+    let commits = (next_lsn - header.first_lsn) as u32;
+    if records.len() != header.records as usize || commits != header.commits {
+        return Err(Error::corruption("a group of another count than its header says"));
+    }
+    Ok(records)
+}
+
+/// Point reads by pointer, checked; shared by every reader of the database.
+pub struct PointReader {
+    pub database: DatabaseId,
+    pub segments: std::sync::Arc<Segments>,
+    pub epochs: std::sync::Arc<Epochs>,
+}
+
+impl PointReader {
+    /// The bytes of a value. `unsynced` answers for bytes that are not in the file yet.
+    pub fn value(
+        &self,
+        pointer: &Pointer,
+        unsynced: impl Fn(u64, u64, &mut [u8]) -> bool,
+    ) -> Result<Vec<u8>> {
+        let segment = self.segment(pointer)?;
+        let place = self.place(&segment, pointer);
+        let mut frame = vec![0u8; pointer.length as usize];
+        self.fill(&segment, pointer.offset, &mut frame, &unsynced)?;
+        match record::read_frame(&frame, place, pointer.lsn)? {
+            FrameValue::Here(range) => {
+                frame.truncate(range.end);
+                frame.drain(..range.start);
+                Ok(frame)
+            }
+            FrameValue::Back { distance, length, sum, structure, key_hash } => {
+                let bytes = self.owned_value(&segment, pointer, distance, length, &unsynced)?;
+                let hash = format::content_hash(&bytes);
+                record::check_value(hash, sum, place, structure, key_hash, pointer.lsn)?;
+                Ok(bytes)
+            }
+        }
+    }
+
+    /// A whole commit record.
+    pub fn commit(
+        &self,
+        pointer: &Pointer,
+        unsynced: impl Fn(u64, u64, &mut [u8]) -> bool,
+    ) -> Result<record::Commit> {
+        let segment = self.segment(pointer)?;
+        let mut bytes = vec![0u8; pointer.length as usize];
+        self.fill(&segment, pointer.offset, &mut bytes, &unsynced)?;
+        match record::decode(&bytes, self.place(&segment, pointer))? {
+            (Record::Commit(commit), _) if commit.lsn == pointer.lsn => Ok(commit),
+            _ => {
+                Err(Error::corruption(format!("LSN {} does not lie where it should", pointer.lsn)))
+            }
+        }
+    }
+
+    /// The value of the frame `distance` before the one at `pointer`, still unchecked.
+    fn owned_value(
+        &self,
+        segment: &Segment,
+        pointer: &Pointer,
+        distance: u64,
+        length: usize,
+        unsynced: &impl Fn(u64, u64, &mut [u8]) -> bool,
+    ) -> Result<Vec<u8>> {
+        let out_of_range = || Error::corruption("a back-reference out of range");
+        let offset = pointer.offset.checked_sub(distance).ok_or_else(out_of_range)?;
+        if distance < length as u64 {
+            return Err(out_of_range());
+        }
+        // The owner's value ends its frame, and what lies between the two frames is unknown:
+        // read the owner's head first, then exactly its value.
+        let head_bytes = (distance as usize).min(record::FRAME_HEAD_BYTES_MAX);
+        let mut head = vec![0u8; head_bytes];
+        self.fill(segment, offset, &mut head, unsynced)?;
+        let value_at = record::stored_value_start(&head, length)?;
+        let mut bytes = vec![0u8; length];
+        self.fill(segment, offset + value_at as u64, &mut bytes, unsynced)?;
+        Ok(bytes)
+    }
+
+    fn segment(&self, pointer: &Pointer) -> Result<Segment> {
+        let segment = self.segments.get(pointer.segment).filter(|_| queue::plausible(pointer));
+        segment.ok_or_else(|| {
+            Error::corruption(format!(
+                "LSN {} points into segment {}, which is not there",
+                pointer.lsn, pointer.segment
+            ))
+        })
+    }
+
+    fn place(&self, segment: &Segment, pointer: &Pointer) -> RecordPlace {
+        RecordPlace {
+            identity: Identity { database: self.database, epoch: self.epochs.of(pointer.lsn) },
+            salt: segment.header.salt,
+            segment: pointer.segment,
+            offset: pointer.offset,
+        }
+    }
+
+    fn fill(
+        &self,
+        segment: &Segment,
+        offset: u64,
+        into: &mut [u8],
+        unsynced: &impl Fn(u64, u64, &mut [u8]) -> bool,
+    ) -> Result<()> {
+        if unsynced(segment.header.segment, offset, into) {
+            return Ok(());
+        }
+        let file: &dyn File = &*segment.file;
+        if read_exact_at(file, into, offset)? {
+            return Ok(());
+        }
+        Err(Error::corruption(format!(
+            "segment {} ends before offset {}: it was truncated; restore it from a backup",
+            segment.header.segment,
+            offset + into.len() as u64
+        )))
+    }
+}

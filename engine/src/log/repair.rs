@@ -1,0 +1,281 @@
+//! Finds the end of the log, decides between a torn tail and corruption, and mends the former.
+//!
+//! The rules (docs/format.md, "The end of the log"):
+//! 1. Segments are numbered without gaps from the first; each but the last ends in a seal that
+//!    names the next. A segment no seal names is a rotation that was cut off: it holds no group.
+//! 2. Bad bytes followed by any sound later group, or in a sealed segment, are corruption: while
+//!    one group at most is unsynced, a crash cannot make that.
+//! 3. A file shorter than its capacity was trimmed behind a seal or close; if its last group is
+//!    neither, the file was truncated.
+//! 4. Anything else bad at the end is a torn tail: never acknowledged, dropped and reported.
+//! 5. Before anything is reused the repair is durable: torn bytes are zeroed, the last sound group
+//!    is written again in place (it may have been only in the page cache), both synced. Each step
+//!    can be cut off and done again.
+
+use super::Lsn;
+use super::format::{self, GroupHeader, Place, RecordKind, SEGMENT_HEADER_BYTES};
+use super::reader::{Expected, GroupRead, Step, Walker};
+use super::record::Record;
+use super::segment::{self, LOG_DIR, Opened, Segment};
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::aligned::AlignedBuffer;
+use crate::storage::{Cause, Open, Share, Storage, read_exact_at};
+
+/// What stands in the log directory.
+pub struct Found {
+    /// Sound segments in order; the last one is active.
+    pub segments: Vec<Segment>,
+    /// A segment whose creation was cut off, to be removed before writing.
+    pub torn_creation: Option<u64>,
+}
+
+/// Opens every segment. An empty result is a database whose creation was cut off, or none.
+pub fn find_segments(storage: &dyn Storage, how: Open) -> Result<Found> {
+    let names = match storage.list(LOG_DIR) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+        other => other?,
+    };
+    let numbers: Vec<u64> = names.iter().filter_map(|name| segment::number(name)).collect();
+    let mut found = Found { segments: Vec::new(), torn_creation: None };
+    for (index, number) in numbers.iter().enumerate() {
+        if *number != index as u64 + 1 {
+            return Err(missing(storage, index as u64 + 1));
+        }
+        match segment::open(storage, *number, how)? {
+            Opened::Sound(segment) => {
+                if let Some(first) = found.segments.first()
+                    && first.header.database != segment.header.database
+                {
+                    return Err(Error::corruption(format!(
+                        "{} belongs to another database; put the right file back",
+                        segment::path(*number)
+                    )));
+                }
+                found.segments.push(segment);
+            }
+            Opened::TornCreation if index + 1 == numbers.len() => {
+                found.torn_creation = Some(*number);
+            }
+            Opened::TornCreation => {
+                return Err(Error::corruption(format!(
+                    "{} is empty or zeroed and a later segment follows; restore it from a backup",
+                    segment::path(*number)
+                )));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn missing(storage: &dyn Storage, number: u64) -> Error {
+    Error::corruption(format!(
+        "{}/{} is missing and later segments are there; restore it from a backup, nothing was \
+         changed",
+        storage.name(),
+        segment::path(number)
+    ))
+}
+
+/// Where the log ends, and how the last writer left it.
+pub struct End {
+    /// Index into the segments; the last one with a group or, if unsealed before it, named last.
+    pub active: usize,
+    /// Behind the last sound group.
+    pub offset: u64,
+    pub expected: Expected,
+    /// The last sound group's place and header.
+    pub last: Option<(Place, GroupHeader)>,
+    pub clean: bool,
+    /// Bytes of a torn tail to be zeroed: `[offset, torn_end)`.
+    pub torn_end: Option<u64>,
+    pub torn_why: Option<String>,
+    /// A trailing segment that no seal names, to be removed.
+    pub unused: Option<u64>,
+}
+
+/// Walks every group of every segment, handing each to `visit`; decides how the log ends.
+pub fn walk(
+    segments: &[Segment],
+    first: Expected,
+    mut visit: impl FnMut(&Segment, GroupRead) -> Result<()>,
+) -> Result<End> {
+    let mut expected = first;
+    let mut last = None;
+    for (index, segment) in segments.iter().enumerate() {
+        let mut walker = Walker::new(segment, expected);
+        let mut ended_by = None;
+        let stop = loop {
+            match walker.step()? {
+                Step::Group(group) => {
+                    ended_by = ending(&group);
+                    last = Some((
+                        Place { segment: segment.header.segment, offset: group.offset },
+                        group.header.clone(),
+                    ));
+                    visit(segment, *group)?;
+                    if ended_by == Some(RecordKind::Seal) {
+                        break Step::End;
+                    }
+                }
+                stop => break stop,
+            }
+        };
+        expected = walker.expected;
+        let next = segments.get(index + 1);
+        if ended_by == Some(RecordKind::Seal) {
+            let Some(next) = next else {
+                return Err(Error::corruption(format!(
+                    "{} is missing: the segment before it names it; restore it from a backup",
+                    segment::path(segment.header.segment + 1)
+                )));
+            };
+            debug_assert_eq!(next.header.segment, segment.header.segment + 1);
+            continue;
+        }
+        // No seal: the log ends here, and a later segment can only be one never used.
+        let unused = match next {
+            None => None,
+            Some(next) if index + 2 == segments.len() && never_used(next)? => {
+                Some(next.header.segment)
+            }
+            Some(next) => {
+                return Err(Error::corruption(format!(
+                    "segment {} has no sound seal and segment {} is in use: groups were lost",
+                    segment.header.segment, next.header.segment
+                )));
+            }
+        };
+        let clean = ended_by == Some(RecordKind::Close);
+        let (torn_end, torn_why) = judge_tail(segment, &mut walker, stop, ended_by)?;
+        return Ok(End {
+            active: index,
+            offset: walker.offset,
+            expected,
+            last,
+            clean: clean && torn_end.is_none(),
+            torn_end,
+            torn_why,
+            unused,
+        });
+    }
+    Err(Error::corruption("the log has no segment"))
+}
+
+/// The control record that may end a file.
+fn ending(group: &GroupRead) -> Option<RecordKind> {
+    match group.records.last() {
+        Some(Record::Control { kind: kind @ (RecordKind::Seal | RecordKind::Close), .. }) => {
+            Some(*kind)
+        }
+        _ => None,
+    }
+}
+
+fn never_used(segment: &Segment) -> Result<bool> {
+    Ok(segment::last_nonzero(&*segment.file, SEGMENT_HEADER_BYTES as u64)?.is_none())
+}
+
+/// Rules 2 to 4, for what lies behind the last sound group of the last segment in use.
+fn judge_tail(
+    segment: &Segment,
+    walker: &mut Walker<'_>,
+    stop: Step,
+    ended_by: Option<RecordKind>,
+) -> Result<(Option<u64>, Option<String>)> {
+    let end = walker.offset;
+    let length = segment.file.len()?;
+    if length < segment.header.capacity && ended_by.is_none() {
+        return Err(Error::corruption(format!(
+            "{} was truncated to {length} bytes: it ends without the mark of a clean close; \
+             restore it from a backup, nothing was changed",
+            segment::path(segment.header.segment)
+        )));
+    }
+    let Some(torn_end) = segment::last_nonzero(&*segment.file, end)? else {
+        return Ok((None, None));
+    };
+    let why = match stop {
+        Step::Bad(error) => error,
+        _ => Error::corruption(format!(
+            "segment {} offset {end}: bytes behind the last group",
+            segment.header.segment
+        )),
+    };
+    let mut later = end;
+    while later < torn_end {
+        if let Some(header) = walker.sound_header_at(later)?
+            && (later > end || header.group != walker.expected.group)
+        {
+            return Err(Error::corruption(format!(
+                "{why}; a sound group (number {}) follows at offset {later}, so this was durable \
+                 once: the commits from LSN {} on may be lost; restore the file from a backup, \
+                 nothing was changed",
+                header.group, walker.expected.lsn
+            )));
+        }
+        later += format::GROUP_ALIGN;
+    }
+    Ok((Some(torn_end.min(length.max(end))), Some(why.message().to_owned())))
+}
+
+/// Rule 5. Afterwards every byte up to `end.offset` is durable and everything behind is zero.
+pub fn make_durable(storage: &dyn Storage, found: &Found, end: &End) -> Result<()> {
+    for number in [end.unused, found.torn_creation].into_iter().flatten() {
+        storage.remove(&segment::path(number))?;
+        storage.sync_dir(LOG_DIR)?;
+    }
+    let active = &found.segments[end.active];
+    if let Some(torn_end) = end.torn_end {
+        write_zeros(active, end.offset, torn_end)?;
+        active.file.sync()?;
+    }
+    if let Some((place, header)) = &end.last {
+        rewrite_in_place(found, place, header)?;
+    }
+    Ok(())
+}
+
+fn write_zeros(segment: &Segment, from: u64, to: u64) -> Result<()> {
+    let mut at = from;
+    while at < to {
+        let zeros = AlignedBuffer::zeroed((to - at).min(1 << 20) as usize);
+        let share = Share::new(0, Cause::Log, zeros.len());
+        segment.file.write_at(zeros.padded(), at, &[share])?;
+        at += zeros.len() as u64;
+    }
+    Ok(())
+}
+
+fn rewrite_in_place(found: &Found, place: &Place, header: &GroupHeader) -> Result<()> {
+    let index = (place.segment - 1) as usize;
+    let segment = &found.segments[index];
+    let length = format::align_up(u64::from(header.bytes)) as usize;
+    let mut buffer = AlignedBuffer::zeroed(length);
+    if !read_exact_at(&*segment.file, buffer.bytes_mut(), place.offset)? {
+        return Err(Error::corruption(format!(
+            "{} shrank while it was open",
+            segment::path(place.segment)
+        )));
+    }
+    let share = Share::new(0, Cause::Log, length);
+    segment.file.write_at(buffer.padded(), place.offset, &[share])?;
+    segment.file.sync()
+}
+
+/// The first group of a database, before anything is known.
+pub fn first_expected() -> Expected {
+    Expected { group: 1, lsn: 1, epoch: 0 }
+}
+
+/// The newest checkpoint's place, as the last sound group says it.
+pub fn newest_checkpoint(end: &End) -> Option<Place> {
+    let (_, header) = end.last.as_ref()?;
+    (header.checkpoint.segment > 0).then_some(header.checkpoint)
+}
+
+/// How a torn tail is told to the user.
+pub fn report(end: &End, lsn: Lsn) -> Option<String> {
+    end.torn_why.as_ref().map(|why| {
+        format!("a torn tail behind LSN {lsn} was dropped; it was never acknowledged ({why})")
+    })
+}

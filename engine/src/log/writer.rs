@@ -1,0 +1,186 @@
+//! Makes groups durable, one at a time: one write, one sync.
+//!
+//! Layout (docs/decisions/0002-segment-layout.md): small groups go to zeros written ahead, which
+//! turns each sync into a pure overwrite; large groups go straight to the reserved space.
+//! Invariants:
+//! 1. At most one group is unsynced at any time.
+//! 2. Zeros are written only behind the end of every group handed to the file (`Ahead`).
+//! 3. A failed write or sync is never tried again: the caller must stop writing for good.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::format::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::queue::Group;
+use super::segment::{self, Segment};
+use crate::error::Result;
+use crate::storage::aligned::AlignedBuffer;
+use crate::storage::{Cause, File, Share, Storage};
+
+/// Zeros are written ahead in pieces of this.
+const AHEAD_BYTES: u64 = 256 << 10;
+/// Below this mean group size zeros written ahead pay for themselves.
+const AHEAD_GROUP_BYTES_MAX: u64 = 12 << 10;
+
+/// The part of the active segment that holds zeros and awaits groups.
+struct Ahead {
+    file: Arc<dyn File>,
+    capacity: u64,
+    /// Only grows; bytes in `[end of last group, zeroed)` are durable zeros or being overwritten.
+    zeroed: AtomicU64,
+    /// Held while zeros are written, and by a group that goes beyond them.
+    writing: Mutex<()>,
+}
+
+impl Ahead {
+    fn new(segment: &Segment, from: u64) -> Arc<Self> {
+        Arc::new(Self {
+            file: Arc::clone(&segment.file),
+            capacity: segment.header.capacity,
+            zeroed: AtomicU64::new(from),
+            writing: Mutex::new(()),
+        })
+    }
+
+    /// Hands `[.., end)` to a group. `zeros`: write ahead of it where that is not done yet.
+    fn claim(&self, end: u64, zeros: bool) -> Result<()> {
+        if end <= self.zeroed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _writing = self.writing.lock();
+        let from = self.zeroed.load(Ordering::Acquire);
+        if end <= from {
+            return Ok(());
+        }
+        self.zeroed.store(end, Ordering::Release);
+        if zeros {
+            self.write_zeros(end)?;
+        }
+        Ok(())
+    }
+
+    /// Zeros the next piece, durably, if less than half a piece is left.
+    fn extend(&self, group_end: u64) -> Result<bool> {
+        let _writing = self.writing.lock();
+        let from = self.zeroed.load(Ordering::Acquire);
+        if from >= self.capacity || from.saturating_sub(group_end) > AHEAD_BYTES / 2 {
+            return Ok(false);
+        }
+        self.write_zeros(from)?;
+        self.file.sync()?;
+        Ok(true)
+    }
+
+    fn write_zeros(&self, from: u64) -> Result<()> {
+        let end = (from + AHEAD_BYTES).min(self.capacity);
+        if end <= from {
+            return Ok(());
+        }
+        let zeros = AlignedBuffer::zeroed((end - from) as usize);
+        let share = Share::new(0, Cause::Log, zeros.len());
+        self.file.write_at(zeros.padded(), from, &[share])?;
+        self.zeroed.store(end, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// The segments that can be read from, by number.
+#[derive(Default)]
+pub struct Segments(RwLock<std::collections::BTreeMap<u64, Segment>>);
+
+impl Segments {
+    pub fn add(&self, segment: Segment) {
+        self.0.write().insert(segment.header.segment, segment);
+    }
+
+    pub fn get(&self, number: u64) -> Option<Segment> {
+        self.0.read().get(&number).cloned()
+    }
+
+    pub fn all(&self) -> Vec<Segment> {
+        self.0.read().values().cloned().collect()
+    }
+}
+
+pub struct Writer {
+    storage: Arc<dyn Storage>,
+    segments: Arc<Segments>,
+    active: Segment,
+    ahead: Arc<Ahead>,
+    /// End of the last group written, shared with the step that writes zeros ahead.
+    group_end: u64,
+    mean_group_bytes: u64,
+}
+
+impl Writer {
+    /// `end`: behind the last group of `active`.
+    pub fn new(
+        storage: Arc<dyn Storage>,
+        segments: Arc<Segments>,
+        active: Segment,
+        end: u64,
+    ) -> Self {
+        let ahead = Ahead::new(&active, end);
+        Self { storage, segments, active, ahead, group_end: end, mean_group_bytes: 0 }
+    }
+
+    /// Writes and syncs one closed group. After an error nothing may be written any more.
+    pub fn write(&mut self, group: &Group) -> Result<()> {
+        if group.segment != self.active.header.segment {
+            let next = self.segments.get(group.segment);
+            self.active = next.expect("a group's segment exists before the group");
+            self.ahead = Ahead::new(&self.active, SEGMENT_HEADER_BYTES as u64);
+        }
+        let bytes = group.buffer.padded();
+        self.mean_group_bytes = match self.mean_group_bytes {
+            0 => bytes.len() as u64,
+            mean => (mean * 7 + bytes.len() as u64) / 8,
+        };
+        self.ahead.claim(group.end(), self.small_groups())?;
+        self.active.file.write_at(bytes, group.offset, &group.shares)?;
+        self.active.file.sync()?;
+        self.group_end = group.end();
+        if group.seals {
+            self.trim(group.end())?;
+        }
+        Ok(())
+    }
+
+    /// Gives back what was reserved behind the last group of a segment that ends here.
+    pub fn trim(&mut self, end: u64) -> Result<()> {
+        self.active.file.truncate(end)?;
+        self.active.file.sync()
+    }
+
+    fn small_groups(&self) -> bool {
+        self.mean_group_bytes < AHEAD_GROUP_BYTES_MAX
+    }
+
+    /// The work of zeroing ahead, to be done outside the writer's lock; `None`: nothing to do.
+    pub fn ahead_step(&self) -> Option<impl FnOnce() -> Result<bool> + use<>> {
+        if !self.small_groups() || self.mean_group_bytes == 0 {
+            return None;
+        }
+        let (ahead, group_end) = (Arc::clone(&self.ahead), self.group_end);
+        let left = ahead.zeroed.load(Ordering::Acquire).saturating_sub(group_end);
+        (left <= AHEAD_BYTES / 2).then_some(move || ahead.extend(group_end))
+    }
+
+    /// Creates the next segment, durable, ready to be offered to the queue.
+    pub fn create_segment(
+        storage: &dyn Storage,
+        segments: &Segments,
+        header: SegmentHeader,
+    ) -> Result<SegmentHeader> {
+        let segment = segment::create(storage, header)?;
+        let header = segment.header.clone();
+        segments.add(segment);
+        Ok(header)
+    }
+
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+}

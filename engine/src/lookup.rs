@@ -1,0 +1,140 @@
+//! What a structure needs of the state to answer a read or to take in an operation.
+//!
+//! `Look` reads at one LSN; `Change` also writes there. Implemented by a snapshot of the store, by
+//! the applier at the LSN it applies, and by a transaction over its own pending writes. So each
+//! structure has one way to read and one way to change, whoever asks.
+
+use std::sync::Arc;
+
+use crate::clock::Micros;
+use crate::error::Result;
+use crate::log::Lsn;
+use crate::log::record::{Frames, Op, ValueAt};
+use crate::ordered::{Direction, Entry, Item, Range, Slot, Version};
+use crate::schema::{Schema, Structure, StructureId};
+use crate::vector::Hit;
+
+/// One ordered index of one structure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tree {
+    pub structure: StructureId,
+    pub number: u16,
+}
+
+impl Tree {
+    pub fn new(structure: StructureId, number: u16) -> Self {
+        Self { structure, number }
+    }
+}
+
+/// Live items of one step of a scan, and where the next step begins.
+pub struct Page {
+    pub items: Vec<Item>,
+    /// Key to continue behind; `None`: the range is done.
+    pub next: Option<Box<[u8]>>,
+}
+
+pub trait Look {
+    fn schema(&self) -> &Schema;
+    /// Newest LSN this sees.
+    fn lsn(&self) -> Lsn;
+    /// Engine time, for expiry.
+    fn now(&self) -> Micros;
+    /// Newest version of a key; no entry is a tombstone.
+    fn state(&self, tree: Tree, key: &[u8]) -> Option<(Lsn, Option<Entry>)>;
+    fn page(
+        &self,
+        tree: Tree,
+        range: &Range,
+        direction: Direction,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Page;
+    /// Keys of a tree, as this sees it.
+    fn count(&self, tree: Tree) -> u64;
+    fn value(&self, slot: &Slot) -> Result<Arc<[u8]>>;
+    /// Whether versions of a key written at `lsn` were forgotten since.
+    fn forgotten(&self, structure: StructureId, key: &[u8], lsn: Lsn) -> bool;
+    fn vector(&self, structure: StructureId, key: &str) -> Option<(Vec<f32>, Lsn)>;
+    fn vector_page(
+        &self,
+        structure: StructureId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Vec<(String, Lsn)>;
+    fn vector_count(&self, structure: StructureId) -> u64;
+    /// `only`: search among these keys.
+    fn vector_search(
+        &self,
+        structure: StructureId,
+        query: &[f32],
+        k: usize,
+        only: Option<&[String]>,
+    ) -> Vec<Hit>;
+    /// A structure was read by more than single keys (for serializable transactions).
+    fn note_range(&self, _structure: StructureId) {}
+    /// A key was read.
+    fn note_key(&self, _structure: StructureId, _key: &[u8]) {}
+
+    fn get(&self, tree: Tree, key: &[u8]) -> Option<Version> {
+        match self.state(tree, key)? {
+            (lsn, Some(entry)) => Some(Version { lsn, entry }),
+            _ => None,
+        }
+    }
+
+    fn structure(&self, id: StructureId) -> Option<&Structure> {
+        self.schema().by_id(id)
+    }
+}
+
+pub trait Change: Look {
+    fn set(&self, tree: Tree, key: &[u8], entry: Option<Entry>);
+    /// Removes every version of a key up to here, at every snapshot (a transaction: hides it).
+    fn erase(&self, tree: Tree, key: &[u8]);
+    /// Every version of a key that still exists, oldest first.
+    fn versions(&self, tree: Tree, key: &[u8]) -> Vec<Version>;
+    /// From now on no read answers with versions of this key up to here.
+    fn mask(&self, structure: StructureId, key: &[u8]);
+    /// Old versions of a key that nobody can ask for may go (cache only).
+    fn prune(&self, tree: Tree, key: &[u8]);
+    fn put_vector(&self, structure: StructureId, key: &str, vector: &[f32]);
+    fn delete_vector(&self, structure: StructureId, key: &str);
+    fn forget_vector(&self, structure: StructureId, key: &str);
+}
+
+/// One operation with its bytes at hand.
+pub struct Operation<'a> {
+    pub frames: &'a Frames,
+    pub op: &'a Op,
+    pub number: u32,
+    /// Where its value will be found.
+    pub slot: Slot,
+}
+
+impl<'a> Operation<'a> {
+    pub fn key(&self) -> &'a [u8] {
+        self.frames.key(self.op)
+    }
+
+    pub fn text_key(&self) -> &'a str {
+        std::str::from_utf8(self.key()).expect("keys of text structures were checked")
+    }
+
+    pub fn meta(&self) -> &'a [u8] {
+        self.frames.meta(self.op)
+    }
+
+    pub fn value(&self) -> Option<&'a [u8]> {
+        self.frames.value(self.op)
+    }
+
+    /// Small values are held inline, others by what `stored` makes of them.
+    pub fn slot_of(frames: &Frames, op: &Op, stored: impl FnOnce() -> Slot) -> Slot {
+        match &op.value {
+            ValueAt::None => Slot::None,
+            ValueAt::Inline(range) => Slot::Inline(frames.bytes[range.clone()].into()),
+            ValueAt::Stored { .. } | ValueAt::Back { .. } => stored(),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! How a database is opened.
+
+use std::sync::Arc;
+
+use crate::clock::{Clock, Random, SystemClock, SystemRandom};
+use crate::limits;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// A commit returns when it is on the medium.
+    Sync,
+    /// A commit returns when it is in the log's buffer; durable within 100 ms.
+    Async,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    ReadWrite,
+    /// Writes nothing at all.
+    Read,
+}
+
+#[derive(Clone)]
+pub struct Options {
+    pub mode: Mode,
+    pub create: bool,
+    pub durability: Durability,
+    /// One budget, in bytes; the value cache takes its share of it.
+    pub memory_bytes: u64,
+    /// How long superseded versions are kept, in microseconds; `None`: for ever.
+    pub history_micros: Option<i64>,
+    pub waf_budget: Option<f64>,
+    /// The first segment's size; later ones double up to the greatest.
+    pub segment_bytes_min: u64,
+    pub segment_bytes_max: u64,
+    /// How long a cursor or a pinned snapshot lives.
+    pub lease_micros: i64,
+    /// Background steps on a thread of their own; tests take the steps one by one instead.
+    pub background: bool,
+    pub clock: Arc<dyn Clock>,
+    pub random: Arc<dyn Random>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            mode: Mode::ReadWrite,
+            create: true,
+            durability: Durability::Sync,
+            memory_bytes: 256 << 20,
+            history_micros: None,
+            waf_budget: None,
+            segment_bytes_min: 1 << 20,
+            segment_bytes_max: 256 << 20,
+            lease_micros: limits::SNAPSHOT_LEASE_MICROS,
+            background: true,
+            clock: Arc::new(SystemClock::new()),
+            random: Arc::new(SystemRandom),
+        }
+    }
+}

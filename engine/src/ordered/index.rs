@@ -1,0 +1,303 @@
+//! One ordered index in memory, with every version of every key.
+//!
+//! Invariants:
+//! 1. One applier writes, in LSN order; any number of readers read at any LSN up to the newest
+//!    published one, and never see a later version.
+//! 2. Two writes of one key at one LSN leave the later one.
+//! 3. No lock outlives a call; scans go page by page and start each behind the last key.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use parking_lot::RwLock;
+
+use super::{Entry, Version};
+use crate::log::Lsn;
+
+/// Versions of one key, oldest first; `None` is a tombstone.
+type Versions = Vec<(Lsn, Option<Entry>)>;
+
+#[derive(Default)]
+struct Inner {
+    keys: BTreeMap<Box<[u8]>, Versions>,
+    /// Keys whose newest version is no tombstone.
+    live: u64,
+    newest: Lsn,
+    key_bytes: usize,
+}
+
+#[derive(Default)]
+pub struct Index(RwLock<Inner>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    Forward,
+    Reverse,
+}
+
+/// `[start, end)`; an `end` of `None` is open.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Range {
+    pub start: Vec<u8>,
+    pub end: Option<Vec<u8>>,
+}
+
+impl Range {
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    pub fn prefix(prefix: &[u8]) -> Self {
+        Self { start: prefix.to_vec(), end: crate::codec::order::successor(prefix) }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.end.as_ref().is_some_and(|end| *end <= self.start)
+    }
+}
+
+/// A key as it stands at the LSN of a scan; `None` is a tombstone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    pub key: Box<[u8]>,
+    pub lsn: Lsn,
+    pub entry: Option<Entry>,
+}
+
+fn at(versions: &Versions, lsn: Lsn) -> Option<&(Lsn, Option<Entry>)> {
+    let after = versions.partition_point(|version| version.0 <= lsn);
+    after.checked_sub(1).map(|index| &versions[index])
+}
+
+impl Index {
+    /// The newest version at or below `lsn`; `Some` with no entry is a tombstone.
+    pub fn state(&self, key: &[u8], lsn: Lsn) -> Option<(Lsn, Option<Entry>)> {
+        at(self.0.read().keys.get(key)?, lsn).cloned()
+    }
+
+    pub fn get(&self, key: &[u8], lsn: Lsn) -> Option<Version> {
+        match self.state(key, lsn)? {
+            (lsn, Some(entry)) => Some(Version { lsn, entry }),
+            _ => None,
+        }
+    }
+
+    pub fn set(&self, key: &[u8], lsn: Lsn, entry: Option<Entry>) {
+        let mut inner = self.0.write();
+        let inner = &mut *inner;
+        inner.newest = inner.newest.max(lsn);
+        let is_live = entry.is_some();
+        let Some(versions) = inner.keys.get_mut(key) else {
+            if is_live {
+                inner.live += 1;
+                inner.key_bytes += key.len();
+                inner.keys.insert(key.into(), vec![(lsn, entry)]);
+            }
+            return;
+        };
+        let (last_lsn, last) = versions.last_mut().expect("a key has a version");
+        assert!(*last_lsn <= lsn, "versions are written in LSN order");
+        inner.live = inner.live + u64::from(is_live) - u64::from(last.is_some());
+        if *last_lsn == lsn {
+            *last = entry;
+        } else {
+            versions.push((lsn, entry));
+        }
+    }
+
+    /// Every version that is no tombstone, oldest first.
+    pub fn versions(&self, key: &[u8]) -> Vec<Version> {
+        let inner = self.0.read();
+        let versions = inner.keys.get(key).into_iter().flatten();
+        let entries = versions.filter_map(|(lsn, entry)| Some((*lsn, entry.clone()?)));
+        entries.map(|(lsn, entry)| Version { lsn, entry }).collect()
+    }
+
+    /// Removes every version at or below `lsn`, at every snapshot.
+    pub fn forget(&self, key: &[u8], lsn: Lsn) {
+        let mut inner = self.0.write();
+        let inner = &mut *inner;
+        let Some(versions) = inner.keys.get_mut(key) else { return };
+        let was_live = versions.last().is_some_and(|version| version.1.is_some());
+        versions.retain(|version| version.0 > lsn);
+        let is_live = versions.last().is_some_and(|version| version.1.is_some());
+        if versions.is_empty() {
+            inner.keys.remove(key);
+            inner.key_bytes -= key.len();
+        }
+        inner.live = inner.live + u64::from(is_live) - u64::from(was_live);
+    }
+
+    /// Drops versions of `key` that no read at or above `floor` can see.
+    pub fn prune(&self, key: &[u8], floor: Lsn) {
+        let mut inner = self.0.write();
+        let Some(versions) = inner.keys.get_mut(key) else { return };
+        let visible = versions.partition_point(|version| version.0 <= floor);
+        if visible > 1 {
+            versions.drain(..visible - 1);
+        }
+        if let [(lsn, None)] = versions[..]
+            && lsn <= floor
+        {
+            inner.keys.remove(key);
+            inner.key_bytes -= key.len();
+        }
+    }
+
+    /// Up to `limit` keys of `range` behind `after` in scan order, tombstones included.
+    pub fn page(
+        &self,
+        range: &Range,
+        direction: Direction,
+        after: Option<&[u8]>,
+        lsn: Lsn,
+        limit: usize,
+    ) -> Vec<Item> {
+        let mut low = Bound::Included(&range.start[..]);
+        let mut high = range.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        match (direction, after) {
+            (Direction::Forward, Some(after)) if after >= &range.start[..] => {
+                low = Bound::Excluded(after);
+            }
+            (Direction::Reverse, Some(after))
+                if range.end.as_deref().is_none_or(|end| after < end) =>
+            {
+                high = Bound::Excluded(after);
+            }
+            _ => {}
+        }
+        if range.is_empty() || crossed(&low, &high) {
+            return Vec::new();
+        }
+        let inner = self.0.read();
+        let found = inner.keys.range::<[u8], _>((low, high));
+        let seen = |(key, versions): (&Box<[u8]>, &Versions)| {
+            let (lsn, entry) = at(versions, lsn)?;
+            Some(Item { key: key.clone(), lsn: *lsn, entry: entry.clone() })
+        };
+        match direction {
+            Direction::Forward => found.filter_map(seen).take(limit).collect(),
+            Direction::Reverse => found.rev().filter_map(seen).take(limit).collect(),
+        }
+    }
+
+    /// Keys that exist at `lsn`; free of a scan where nothing newer was written.
+    pub fn count(&self, lsn: Lsn) -> u64 {
+        let inner = self.0.read();
+        if inner.newest <= lsn {
+            return inner.live;
+        }
+        let exists = |versions: &&Versions| at(versions, lsn).is_some_and(|v| v.1.is_some());
+        inner.keys.values().filter(exists).count() as u64
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        let inner = self.0.read();
+        inner.key_bytes + inner.keys.len() * 160
+    }
+}
+
+fn crossed(low: &Bound<&[u8]>, high: &Bound<&[u8]>) -> bool {
+    match (low, high) {
+        (Bound::Included(low), Bound::Excluded(high)) => low >= high,
+        (Bound::Excluded(low), Bound::Excluded(high)) => low >= high,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ordered::Slot;
+    use proptest::prelude::*;
+
+    fn entry(byte: u8) -> Entry {
+        Entry::with_slot(Slot::Inline(Box::new([byte])))
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Set(u8, Option<u8>),
+        Forget(u8),
+        Next,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => (0..6u8, any::<Option<u8>>()).prop_map(|(key, value)| Step::Set(key, value)),
+            1 => (0..6u8).prop_map(Step::Forget),
+            4 => Just(Step::Next),
+        ];
+        prop::collection::vec(step, 0..60)
+    }
+
+    proptest! {
+        /// Every past state reads as it was, but for what was forgotten.
+        #[test]
+        fn reads_at_any_lsn_match_a_model(steps in steps()) {
+            let index = Index::default();
+            let mut history: Vec<BTreeMap<u8, u8>> = vec![BTreeMap::new()];
+            let mut lsn = 1;
+            let mut now = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::Set(key, value) => {
+                        index.set(&[key], lsn, value.map(entry));
+                        match value {
+                            Some(value) => now.insert(key, value),
+                            None => now.remove(&key),
+                        };
+                    }
+                    Step::Forget(key) => {
+                        index.forget(&[key], lsn);
+                        now.remove(&key);
+                        history.iter_mut().for_each(|state| { state.remove(&key); });
+                    }
+                    Step::Next => {
+                        history.push(now.clone());
+                        lsn += 1;
+                    }
+                }
+            }
+            history.push(now);
+            for (lsn, state) in history.iter().enumerate() {
+                let lsn = lsn as Lsn;
+                for direction in [Direction::Forward, Direction::Reverse] {
+                    let mut got: Vec<(u8, u8)> = Vec::new();
+                    let mut after: Option<Box<[u8]>> = None;
+                    loop {
+                        let page =
+                            index.page(&Range::all(), direction, after.as_deref(), lsn, 2);
+                        let Some(last) = page.last() else { break };
+                        after = Some(last.key.clone());
+                        for item in page {
+                            if let Some(Entry { slot: Slot::Inline(bytes), .. }) = item.entry {
+                                got.push((item.key[0], bytes[0]));
+                            }
+                        }
+                    }
+                    let mut want: Vec<(u8, u8)> = state.iter().map(|(k, v)| (*k, *v)).collect();
+                    if direction == Direction::Reverse {
+                        want.reverse();
+                    }
+                    prop_assert_eq!(&got, &want, "at {}", lsn);
+                }
+                prop_assert_eq!(index.count(lsn), state.len() as u64);
+            }
+        }
+    }
+
+    #[test]
+    fn pruning_keeps_what_the_floor_sees() {
+        let index = Index::default();
+        for lsn in 1..=5 {
+            index.set(b"k", lsn, Some(entry(lsn as u8)));
+        }
+        index.prune(b"k", 3);
+        assert_eq!(index.get(b"k", 3).unwrap().lsn, 3);
+        assert_eq!(index.get(b"k", 2), None);
+        index.set(b"k", 6, None);
+        index.prune(b"k", 6);
+        assert_eq!(index.state(b"k", 9), None);
+    }
+}

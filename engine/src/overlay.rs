@@ -1,0 +1,286 @@
+//! A transaction's state: the snapshot it reads, under its own pending writes.
+//!
+//! Pending operations go through the same `apply` as committed ones, into small indexes of the
+//! transaction's own, when the transaction first reads; a read merges the two. So every structure's
+//! reads see a transaction's writes without knowing of it, and one that only writes pays nothing.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::apply;
+use crate::batch::Batch;
+use crate::clock::Micros;
+use crate::commit::conflicts::{ConflictKey, Space, conflict_key};
+use crate::error::Result;
+use crate::events::{PENDING_LSN, Positions};
+use crate::log::Lsn;
+use crate::lookup::{Change, Look, Operation, Page, Tree};
+use crate::merge_iterator::{self, Side};
+use crate::ordered::{Direction, Entry, Index, Range, Slot, Version};
+use crate::schema::{Schema, StructureId};
+use crate::store::{Snapshot, Store};
+use crate::vector::Hit;
+use crate::vector::tail::Pending;
+
+/// What a serializable transaction has read.
+#[derive(Default)]
+pub struct Reads {
+    pub keys: HashSet<ConflictKey>,
+    pub structures: HashSet<StructureId>,
+}
+
+/// Pending writes, shared by a transaction and its readers.
+#[derive(Default)]
+pub struct Pendings {
+    trees: Mutex<HashMap<Tree, Arc<Index>>>,
+    vectors: Mutex<HashMap<StructureId, Pending>>,
+    forgotten: Mutex<HashSet<(StructureId, Box<[u8]>)>>,
+    batch: Arc<RwLock<Batch>>,
+    /// Operations taken into the indexes above so far.
+    applied: Mutex<(usize, Positions)>,
+    pub reads: Option<Mutex<Reads>>,
+}
+
+impl Pendings {
+    pub fn new(batch: Arc<RwLock<Batch>>, serializable: bool) -> Self {
+        Self { batch, reads: serializable.then(Mutex::default), ..Self::default() }
+    }
+
+    /// Takes in what was written since the last read.
+    fn catch_up(&self, overlay: &Overlay<'_>) -> Result<()> {
+        let mut applied = self.applied.lock();
+        let (done, positions) = &mut *applied;
+        // Recursive, because taking an operation in may read a pending value; only the
+        // transaction's own thread writes.
+        let batch = self.batch.read_recursive();
+        let links = &overlay.base.catalog.links;
+        for (number, op) in batch.frames.ops.iter().enumerate().skip(*done) {
+            let number = number as u32;
+            let slot = Operation::slot_of(&batch.frames, op, || Slot::Pending(number));
+            let operation = Operation { frames: &batch.frames, op, number, slot };
+            apply::operate(overlay, links, &operation, PENDING_LSN, positions)?;
+        }
+        *done = batch.len();
+        Ok(())
+    }
+
+    fn tree(&self, tree: Tree) -> Option<Arc<Index>> {
+        self.trees.lock().get(&tree).cloned()
+    }
+
+    fn tree_mut(&self, tree: Tree) -> Arc<Index> {
+        Arc::clone(self.trees.lock().entry(tree).or_default())
+    }
+
+    pub fn is_forgotten(&self, structure: StructureId, key: &[u8]) -> bool {
+        let forgotten = self.forgotten.lock();
+        !forgotten.is_empty() && forgotten.contains(&(structure, key.into()))
+    }
+
+    /// Keys a tree has pending, with their entry (`None`: deleted).
+    pub fn keys(&self, tree: Tree) -> Vec<(Box<[u8]>, Option<Entry>)> {
+        let Some(index) = self.tree(tree) else { return Vec::new() };
+        let mut keys = Vec::new();
+        let mut after: Option<Box<[u8]>> = None;
+        loop {
+            let range = Range::all();
+            let page = index.page(&range, Direction::Forward, after.as_deref(), PENDING_LSN, 1024);
+            let Some(last) = page.last() else { return keys };
+            after = Some(last.key.clone());
+            keys.extend(page.into_iter().map(|item| (item.key, item.entry)));
+        }
+    }
+
+    pub fn vector_keys(&self, structure: StructureId) -> Vec<(String, bool)> {
+        let vectors = self.vectors.lock();
+        let pending = vectors.get(&structure).into_iter().flatten();
+        pending.map(|(key, vector)| (key.clone(), vector.is_some())).collect()
+    }
+}
+
+pub struct Overlay<'a> {
+    pub base: Snapshot<'a>,
+    pub pendings: &'a Pendings,
+}
+
+impl<'a> Overlay<'a> {
+    /// The state at `lsn` under everything pending so far.
+    pub fn open(store: &'a Store, lsn: Lsn, pendings: &'a Pendings) -> Result<Self> {
+        let overlay = Self { base: store.snapshot(lsn), pendings };
+        pendings.catch_up(&overlay)?;
+        Ok(overlay)
+    }
+}
+
+impl Look for Overlay<'_> {
+    fn schema(&self) -> &Schema {
+        self.base.schema()
+    }
+
+    fn lsn(&self) -> Lsn {
+        self.base.lsn
+    }
+
+    fn now(&self) -> Micros {
+        self.base.now()
+    }
+
+    fn state(&self, tree: Tree, key: &[u8]) -> Option<(Lsn, Option<Entry>)> {
+        self.note_key(tree.structure, key);
+        let own = self.pendings.tree(tree).and_then(|index| index.state(key, PENDING_LSN));
+        own.or_else(|| self.base.state(tree, key))
+    }
+
+    fn page(
+        &self,
+        tree: Tree,
+        range: &Range,
+        direction: Direction,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Page {
+        self.note_range(tree.structure);
+        let base = self.base.side(tree, range, direction, after, limit);
+        let Some(index) = self.pendings.tree(tree) else {
+            return merge_iterator::single(base);
+        };
+        let items = index.page(range, direction, after, PENDING_LSN, limit);
+        let over = Side { full: items.len() == limit, items };
+        merge_iterator::merged(base, over, direction, limit)
+    }
+
+    fn count(&self, tree: Tree) -> u64 {
+        self.note_range(tree.structure);
+        let mut count = self.base.count(tree);
+        for (key, entry) in self.pendings.keys(tree) {
+            let before = self.base.get(tree, &key).is_some();
+            count = count + u64::from(entry.is_some()) - u64::from(before);
+        }
+        count
+    }
+
+    fn value(&self, slot: &Slot) -> Result<Arc<[u8]>> {
+        match slot {
+            Slot::Pending(number) => {
+                let batch = self.pendings.batch.read_recursive();
+                let value = batch.frames.value(&batch.frames.ops[*number as usize]);
+                Ok(value.expect("a pending slot has a value").into())
+            }
+            slot => self.base.value(slot),
+        }
+    }
+
+    fn forgotten(&self, structure: StructureId, key: &[u8], lsn: Lsn) -> bool {
+        self.pendings.is_forgotten(structure, key) || self.base.forgotten(structure, key, lsn)
+    }
+
+    fn vector(&self, structure: StructureId, key: &str) -> Option<(Vec<f32>, Lsn)> {
+        self.note_key(structure, key.as_bytes());
+        match self.pendings.vectors.lock().get(&structure).and_then(|own| own.get(key)) {
+            Some(own) => own.clone().map(|vector| (vector, PENDING_LSN)),
+            None => self.base.vector(structure, key),
+        }
+    }
+
+    fn vector_page(
+        &self,
+        structure: StructureId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Vec<(String, Lsn)> {
+        self.note_range(structure);
+        let vectors = self.pendings.vectors.lock();
+        let empty = BTreeMap::new();
+        let own = vectors.get(&structure).unwrap_or(&empty);
+        let base = self.base.vector_page(structure, after, limit + own.len());
+        let mut keys: BTreeMap<String, Lsn> = base.into_iter().collect();
+        for (key, vector) in own {
+            match vector {
+                Some(_) if after.is_none_or(|after| key.as_str() > after) => {
+                    keys.insert(key.clone(), PENDING_LSN);
+                }
+                _ => {
+                    keys.remove(key);
+                }
+            }
+        }
+        keys.into_iter().take(limit).collect()
+    }
+
+    fn vector_count(&self, structure: StructureId) -> u64 {
+        self.note_range(structure);
+        let mut count = self.base.vector_count(structure);
+        for (key, present) in self.pendings.vector_keys(structure) {
+            let before = self.base.vector(structure, &key).is_some();
+            count = count + u64::from(present) - u64::from(before);
+        }
+        count
+    }
+
+    fn vector_search(
+        &self,
+        structure: StructureId,
+        query: &[f32],
+        k: usize,
+        only: Option<&[String]>,
+    ) -> Vec<Hit> {
+        self.note_range(structure);
+        let vectors = self.pendings.vectors.lock();
+        let empty = Pending::new();
+        let pending = vectors.get(&structure).unwrap_or(&empty);
+        self.base.search(structure, query, k, only, pending)
+    }
+
+    fn note_range(&self, structure: StructureId) {
+        if let Some(reads) = &self.pendings.reads {
+            reads.lock().structures.insert(structure);
+        }
+    }
+
+    fn note_key(&self, structure: StructureId, key: &[u8]) {
+        if let Some(reads) = &self.pendings.reads {
+            reads.lock().keys.insert(conflict_key(Space::Key { structure }, key));
+        }
+    }
+}
+
+impl Change for Overlay<'_> {
+    fn set(&self, tree: Tree, key: &[u8], entry: Option<Entry>) {
+        let index = self.pendings.tree_mut(tree);
+        if entry.is_none() {
+            // An index keeps no tombstone for a key it never had; the base may have it.
+            index.set(key, PENDING_LSN, Some(Entry::mark()));
+        }
+        index.set(key, PENDING_LSN, entry);
+    }
+
+    fn erase(&self, tree: Tree, key: &[u8]) {
+        self.set(tree, key, None);
+    }
+
+    fn versions(&self, tree: Tree, key: &[u8]) -> Vec<Version> {
+        self.get(tree, key).into_iter().collect()
+    }
+
+    fn mask(&self, structure: StructureId, key: &[u8]) {
+        self.pendings.forgotten.lock().insert((structure, key.into()));
+    }
+
+    fn prune(&self, _: Tree, _: &[u8]) {}
+
+    fn put_vector(&self, structure: StructureId, key: &str, vector: &[f32]) {
+        let mut vectors = self.pendings.vectors.lock();
+        vectors.entry(structure).or_default().insert(key.to_owned(), Some(vector.to_vec()));
+    }
+
+    fn delete_vector(&self, structure: StructureId, key: &str) {
+        let mut vectors = self.pendings.vectors.lock();
+        vectors.entry(structure).or_default().insert(key.to_owned(), None);
+    }
+
+    fn forget_vector(&self, structure: StructureId, key: &str) {
+        self.delete_vector(structure, key);
+    }
+}

@@ -1,0 +1,594 @@
+//! Reads at one LSN: the newest, a pinned one, or a transaction's own view.
+//!
+//! Invariants:
+//! 1. A strong read sees everything acknowledged before it began.
+//! 2. A cursor reads at the LSN of its beginning, holds no lock between pages, and ends with its
+//!    transaction, its database, or its lease.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::clock::Micros;
+use crate::context;
+use crate::database::Shared;
+use crate::error::{Error, ErrorKind, Result};
+use crate::events::{self, Event, PENDING_LSN};
+use crate::graph::{self, Edge, Neighbor, Way};
+use crate::limits;
+use crate::log::Lsn;
+use crate::lookup::{Look, Tree};
+use crate::overlay::{Overlay, Pendings};
+use crate::rows::query::Query;
+use crate::rows::read::{Bounds, Explained, Find, Row, Scan};
+use crate::rows::{self, Derived};
+use crate::schema::{Kind, RowCodec, Schema, Structure, StructureId};
+use crate::snapshot::Pin;
+use crate::vector::{self, Hit};
+use crate::{audit, cache};
+
+/// Rows a filter is resolved to in one step.
+const FILTER_STEP: usize = 1024;
+
+#[derive(Clone)]
+enum At {
+    /// The newest LSN whenever it is used.
+    Newest,
+    Pinned {
+        pin: Arc<Pin>,
+        opened: u64,
+    },
+    Transaction {
+        lsn: Lsn,
+        pendings: Arc<Pendings>,
+        open: Arc<AtomicBool>,
+    },
+}
+
+#[derive(Clone)]
+pub struct Reader {
+    shared: Arc<Shared>,
+    at: At,
+    closed: Arc<AtomicBool>,
+}
+
+/// A value with the LSN and time that wrote it; `PENDING_LSN` for the transaction's own.
+pub struct Found {
+    pub value: Arc<[u8]>,
+    pub lsn: Lsn,
+    pub time: Micros,
+}
+
+impl Reader {
+    pub fn newest(shared: Arc<Shared>) -> Self {
+        Self { shared, at: At::Newest, closed: Arc::default() }
+    }
+
+    pub fn pinned(shared: Arc<Shared>, lsn: Lsn) -> Result<Self> {
+        let newest = shared.pipeline.strong()?;
+        if lsn > newest {
+            return Err(Error::new(
+                ErrorKind::History,
+                format!("LSN {lsn} is not committed yet, the newest is {newest}"),
+            ));
+        }
+        let floor = shared.store.floor();
+        if lsn < floor {
+            return Err(Error::new(
+                ErrorKind::History,
+                format!(
+                    "LSN {lsn} is older than the history that is kept (from LSN {floor}): open \
+                     the database with a longer history= before versions age"
+                ),
+            ));
+        }
+        let pin = Arc::new(shared.store.snapshots.pin(lsn));
+        let opened = shared.options.clock.monotonic_nanos();
+        Ok(Self { shared, at: At::Pinned { pin, opened }, closed: Arc::default() })
+    }
+
+    pub fn in_transaction(
+        shared: Arc<Shared>,
+        lsn: Lsn,
+        pendings: Arc<Pendings>,
+        open: Arc<AtomicBool>,
+    ) -> Self {
+        Self { shared, at: At::Transaction { lsn, pendings, open }, closed: Arc::default() }
+    }
+
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    fn look(&self) -> Result<Box<dyn Look + '_>> {
+        self.check()?;
+        Ok(match &self.at {
+            At::Newest => Box::new(self.shared.store.snapshot(self.shared.pipeline.strong()?)),
+            At::Pinned { pin, .. } => Box::new(self.shared.store.snapshot(pin.lsn())),
+            At::Transaction { lsn, pendings, .. } => {
+                Box::new(Overlay::open(&self.shared.store, *lsn, pendings)?)
+            }
+        })
+    }
+
+    fn check(&self) -> Result<()> {
+        self.shared.check_open()?;
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, "this snapshot or cursor is closed"));
+        }
+        match &self.at {
+            At::Newest => Ok(()),
+            At::Pinned { opened, .. } => {
+                let now = self.shared.options.clock.monotonic_nanos();
+                let age = now.saturating_sub(*opened) / 1_000;
+                if age > self.shared.options.lease_micros as u64 {
+                    return Err(Error::new(
+                        ErrorKind::SnapshotExpired,
+                        format!(
+                            "this snapshot is {} s old, its lease is {} s: take a new one",
+                            age / 1_000_000,
+                            self.shared.options.lease_micros / 1_000_000
+                        ),
+                    ));
+                }
+                Ok(())
+            }
+            At::Transaction { open, .. } if !open.load(Ordering::Acquire) => {
+                Err(Error::new(ErrorKind::Closed, "the transaction of this read has ended"))
+            }
+            At::Transaction { .. } => Ok(()),
+        }
+    }
+
+    pub fn lsn(&self) -> Result<Lsn> {
+        self.check()?;
+        match &self.at {
+            At::Newest => self.shared.pipeline.strong(),
+            At::Pinned { pin, .. } => Ok(pin.lsn()),
+            At::Transaction { lsn, .. } => Ok(*lsn),
+        }
+    }
+
+    pub fn time(&self) -> Result<Micros> {
+        Ok(self.shared.time_of(self.lsn()?))
+    }
+
+    /// The same view, fixed at its LSN for as long as a cursor needs it.
+    fn fixed(&self) -> Result<Self> {
+        self.check()?;
+        match &self.at {
+            At::Newest => Self::pinned(Arc::clone(&self.shared), self.shared.pipeline.strong()?),
+            // Its own closing is apart from that of the reader it came from.
+            at => Ok(Self {
+                shared: Arc::clone(&self.shared),
+                at: at.clone(),
+                closed: Arc::default(),
+            }),
+        }
+    }
+
+    fn time_of(&self, lsn: Lsn) -> Micros {
+        if lsn == PENDING_LSN { self.shared.store.now() } else { self.shared.time_of(lsn) }
+    }
+
+    /// A key of rows, cache or vectors (as little-endian floats).
+    pub fn get(&self, id: StructureId, key: &[u8]) -> Result<Option<Arc<[u8]>>> {
+        Ok(self.find_one(&*self.look()?, id, key)?.map(|(value, _)| value))
+    }
+
+    pub fn read(&self, id: StructureId, key: &[u8]) -> Result<Option<Found>> {
+        let found = self.find_one(&*self.look()?, id, key)?;
+        Ok(found.map(|(value, lsn)| Found { value, lsn, time: self.time_of(lsn) }))
+    }
+
+    pub fn get_many<K: AsRef<[u8]>>(
+        &self,
+        id: StructureId,
+        keys: &[K],
+    ) -> Result<Vec<Option<Arc<[u8]>>>> {
+        let look = self.look()?;
+        let one = |key: &K| Ok(self.find_one(&*look, id, key.as_ref())?.map(|(value, _)| value));
+        keys.iter().map(one).collect()
+    }
+
+    fn find_one(
+        &self,
+        look: &dyn Look,
+        id: StructureId,
+        key: &[u8],
+    ) -> Result<Option<(Arc<[u8]>, Lsn)>> {
+        let structure = structure(look.schema(), id)?;
+        let version = match &structure.kind {
+            Kind::Rows { .. } => look.get(Tree::new(id, 0), key),
+            Kind::Cache { .. } => cache::find(look, id, key),
+            Kind::Vectors { .. } => {
+                let text = text_key(key)?;
+                let found = look.vector(id, text);
+                return Ok(found.map(|(vector, lsn)| (vector::to_bytes(&vector).into(), lsn)));
+            }
+            _ => return Err(wrong_kind(structure, "a keyed structure")),
+        };
+        version.map(|version| Ok((look.value(&version.entry.slot)?, version.lsn))).transpose()
+    }
+
+    pub fn contains(&self, id: StructureId, key: &[u8]) -> Result<bool> {
+        let look = self.look()?;
+        let structure = structure(look.schema(), id)?;
+        Ok(match &structure.kind {
+            Kind::Rows { .. } => look.get(Tree::new(id, 0), key).is_some(),
+            Kind::Cache { .. } => cache::find(&*look, id, key).is_some(),
+            Kind::Vectors { .. } => look.vector(id, text_key(key)?).is_some(),
+            _ => return Err(wrong_kind(structure, "a keyed structure")),
+        })
+    }
+
+    /// Keys, events, edges or names of a structure.
+    pub fn count(&self, id: StructureId) -> Result<u64> {
+        let look = self.look()?;
+        let structure = structure(look.schema(), id)?;
+        match &structure.kind {
+            Kind::Vectors { .. } => Ok(look.vector_count(id)),
+            Kind::Audit {} => Ok(audit::tree_size(structure.created, look.lsn())),
+            Kind::Cache { .. } => {
+                let mut scan = cache::Scan::new(&*look, id, &Bounds::default());
+                self.count_steps(|| Ok(scan.step(&*look, FILTER_STEP)?.len()))
+            }
+            Kind::Events { .. } => {
+                let mut scan = events::Scan::new(&*look, id, &events::Bounds::default());
+                self.count_steps(|| Ok(scan.step(&*look, FILTER_STEP)?.len()))
+            }
+            _ => Ok(look.count(Tree::new(id, 0))),
+        }
+    }
+
+    fn count_steps(&self, mut step: impl FnMut() -> Result<usize>) -> Result<u64> {
+        let mut count = 0;
+        loop {
+            match step()? {
+                0 => return Ok(count),
+                more => count += more as u64,
+            }
+        }
+    }
+
+    /// Keys and values in key order.
+    pub fn scan(&self, id: StructureId, bounds: &Bounds) -> Result<Cursor> {
+        let reader = self.fixed()?;
+        let source = {
+            let look = reader.look()?;
+            let structure = structure(look.schema(), id)?;
+            match &structure.kind {
+                Kind::Rows { .. } => Source::Rows(Scan::new(Tree::new(id, 0), bounds)),
+                Kind::Cache { .. } => Source::Cache(cache::Scan::new(&*look, id, bounds)),
+                Kind::Vectors { .. } => Source::Vectors(VectorScan::new(id, bounds)?),
+                _ => return Err(wrong_kind(structure, "a keyed structure")),
+            }
+        };
+        Ok(Cursor { reader, source })
+    }
+
+    /// Rows by their fields. `conditions` is the encoded `where` of `Query::parse`.
+    pub fn find(
+        &self,
+        id: StructureId,
+        conditions: &[u8],
+        order: Option<&str>,
+        limit: Option<usize>,
+        after: Option<&[u8]>,
+    ) -> Result<Cursor> {
+        let reader = self.fixed()?;
+        let find = {
+            let look = reader.look()?;
+            let structure = structure(look.schema(), id)?;
+            let derived = documents(structure)?;
+            Find::new(&*look, &derived, Query::parse(conditions, order)?, limit, after)?
+        };
+        Ok(Cursor { reader, source: Source::Find(Box::new(find)) })
+    }
+
+    pub fn explain(
+        &self,
+        id: StructureId,
+        conditions: &[u8],
+        order: Option<&str>,
+    ) -> Result<Explained> {
+        let look = self.look()?;
+        let derived = documents(structure(look.schema(), id)?)?;
+        Ok(rows::read::explain(&derived, &Query::parse(conditions, order)?))
+    }
+
+    /// The nearest vectors, ascending by (distance, key); exact.
+    pub fn search(
+        &self,
+        id: StructureId,
+        query: &[f32],
+        k: usize,
+        conditions: Option<&[u8]>,
+    ) -> Result<Vec<Hit>> {
+        let look = self.look()?;
+        self.check_search(&*look, id, query, k)?;
+        match conditions {
+            None => Ok(look.vector_search(id, query, k, None)),
+            Some(conditions) => {
+                let keys = matching_keys(&*look, id, conditions)?;
+                Ok(look.vector_search(id, query, k, Some(&keys)))
+            }
+        }
+    }
+
+    /// One search for each row of `queries`.
+    pub fn search_many(
+        &self,
+        id: StructureId,
+        queries: &[f32],
+        count: usize,
+        k: usize,
+    ) -> Result<Vec<Vec<Hit>>> {
+        let look = self.look()?;
+        if count == 0 || !queries.len().is_multiple_of(count) {
+            return if queries.is_empty() {
+                Ok(Vec::new())
+            } else {
+                Err(Error::new(ErrorKind::Vector, "queries must be a matrix, one query a row"))
+            };
+        }
+        let each = queries.chunks(queries.len() / count);
+        each.map(|query| {
+            self.check_search(&*look, id, query, k)?;
+            Ok(look.vector_search(id, query, k, None))
+        })
+        .collect()
+    }
+
+    fn check_search(
+        &self,
+        look: &dyn Look,
+        id: StructureId,
+        query: &[f32],
+        k: usize,
+    ) -> Result<()> {
+        let structure = structure(look.schema(), id)?;
+        let Kind::Vectors { dim, metric, .. } = &structure.kind else {
+            return Err(wrong_kind(structure, "vectors"));
+        };
+        if k == 0 || k > limits::SEARCH_K_MAX {
+            return Err(Error::limit(format!("k={k} is not within 1 to {}", limits::SEARCH_K_MAX)));
+        }
+        vector::check(query, *dim, *metric)
+            .map_err(|error| error.context(format!("{}: the query", structure.name)))
+    }
+
+    pub fn events(&self, id: StructureId, bounds: &events::Bounds) -> Result<Cursor> {
+        let reader = self.fixed()?;
+        let scan = {
+            let look = reader.look()?;
+            let structure = structure(look.schema(), id)?;
+            if !matches!(structure.kind, Kind::Events { .. }) {
+                return Err(wrong_kind(structure, "events"));
+            }
+            events::Scan::new(&*look, id, bounds)
+        };
+        Ok(Cursor { reader, source: Source::Events(scan) })
+    }
+
+    /// Newest LSN committed at or before `time`, as far as this sees; 0 if none.
+    pub fn lsn_at_time(&self, time: Micros) -> Result<Lsn> {
+        Ok(self.shared.store.ledger.lsn_at(time, self.lsn()?))
+    }
+
+    pub fn context_get(&self, id: StructureId, scope: &str, name: &str) -> Result<Option<Found>> {
+        let look = self.look()?;
+        let key = context::key(scope, name);
+        let Some(version) = look.get(context_tree(&*look, id)?, &key) else { return Ok(None) };
+        let value = look.value(&version.entry.slot)?;
+        Ok(Some(Found { value, lsn: version.lsn, time: self.time_of(version.lsn) }))
+    }
+
+    pub fn context_load(&self, id: StructureId, scope: &str) -> Result<Vec<(String, Arc<[u8]>)>> {
+        let look = self.look()?;
+        context_tree(&*look, id)?;
+        context::load(&*look, id, scope)
+    }
+
+    pub fn context_scopes(&self, id: StructureId) -> Result<Vec<String>> {
+        let look = self.look()?;
+        context_tree(&*look, id)?;
+        context::scopes(&*look, id)
+    }
+
+    pub fn neighbors(
+        &self,
+        id: StructureId,
+        node: &str,
+        relation: Option<&str>,
+        way: Way,
+        depth: usize,
+    ) -> Result<Vec<Neighbor>> {
+        let look = self.look()?;
+        self.check_graph(&*look, id)?;
+        if depth == 0 || depth > limits::GRAPH_DEPTH_MAX {
+            return Err(Error::limit(format!(
+                "depth={depth} is not within 1 to {}",
+                limits::GRAPH_DEPTH_MAX
+            )));
+        }
+        graph::neighbors(&*look, id, node, relation, way, depth)
+    }
+
+    pub fn edges(&self, id: StructureId, node: &str) -> Result<Vec<Edge>> {
+        let look = self.look()?;
+        self.check_graph(&*look, id)?;
+        graph::edges(&*look, id, node)
+    }
+
+    fn check_graph(&self, look: &dyn Look, id: StructureId) -> Result<()> {
+        let structure = structure(look.schema(), id)?;
+        match &structure.kind {
+            Kind::Graph {} => Ok(()),
+            _ => Err(wrong_kind(structure, "graph")),
+        }
+    }
+}
+
+fn structure(schema: &Schema, id: StructureId) -> Result<&Structure> {
+    schema
+        .by_id(id)
+        .ok_or_else(|| Error::new(ErrorKind::Schema, format!("structure {id} was dropped")))
+}
+
+fn wrong_kind(structure: &Structure, wanted: &str) -> Error {
+    Error::argument(format!(
+        "{:?} is of kind {}, not {wanted}",
+        structure.name,
+        structure.kind.name()
+    ))
+}
+
+fn documents(structure: &Structure) -> Result<Derived<'_>> {
+    match Derived::of(structure) {
+        Some(derived) if derived.codec == RowCodec::Msgpack => Ok(derived),
+        _ => Err(wrong_kind(structure, "rows of documents, which have fields to find by")),
+    }
+}
+
+fn context_tree(look: &dyn Look, id: StructureId) -> Result<Tree> {
+    let structure = structure(look.schema(), id)?;
+    match &structure.kind {
+        Kind::Context {} => Ok(Tree::new(id, 0)),
+        _ => Err(wrong_kind(structure, "context")),
+    }
+}
+
+fn text_key(key: &[u8]) -> Result<&str> {
+    std::str::from_utf8(key).map_err(|_| Error::argument("keys of vectors are text"))
+}
+
+/// Keys of the linked rows that match.
+fn matching_keys(look: &dyn Look, id: StructureId, conditions: &[u8]) -> Result<Vec<String>> {
+    let structure = structure(look.schema(), id)?;
+    let Kind::Vectors { rows: Some(rows), .. } = &structure.kind else {
+        return Err(Error::argument(format!(
+            "{:?} is linked to no rows, so where= has no fields to ask for: declare rows=",
+            structure.name
+        )));
+    };
+    let derived = rows::named(look.schema(), rows).expect("a link was checked when declared");
+    let mut find = Find::new(look, &derived, Query::parse(conditions, None)?, None, None)?;
+    let mut keys = Vec::new();
+    loop {
+        let rows = find.step(look, FILTER_STEP)?;
+        if rows.is_empty() {
+            return Ok(keys);
+        }
+        for row in rows {
+            keys.push(text_key(&row.key)?.to_owned());
+        }
+    }
+}
+
+enum Source {
+    Rows(Scan),
+    Cache(cache::Scan),
+    Vectors(VectorScan),
+    Find(Box<Find>),
+    Events(events::Scan),
+}
+
+/// A page of a cursor.
+pub enum Page {
+    Rows(Vec<Row>),
+    Events(Vec<(Event, Micros)>),
+}
+
+pub struct Cursor {
+    reader: Reader,
+    source: Source,
+}
+
+impl Cursor {
+    pub fn lsn(&self) -> Result<Lsn> {
+        self.reader.lsn()
+    }
+
+    /// Up to `count` items more; empty at the end.
+    pub fn page(&mut self, count: usize) -> Result<Page> {
+        let look = self.reader.look()?;
+        Ok(match &mut self.source {
+            Source::Rows(scan) => Page::Rows(scan.step(&*look, count)?),
+            Source::Cache(scan) => Page::Rows(scan.step(&*look, count)?),
+            Source::Vectors(scan) => Page::Rows(scan.step(&*look, count)),
+            Source::Find(find) => Page::Rows(find.step(&*look, count)?),
+            Source::Events(scan) => {
+                let events = scan.step(&*look, count)?;
+                let timed = events.into_iter().map(|event| {
+                    let time = self.reader.time_of(event.lsn);
+                    (event, time)
+                });
+                Page::Events(timed.collect())
+            }
+        })
+    }
+
+    pub fn close(&self) {
+        self.reader.close();
+    }
+}
+
+/// Vectors in key order, forward only.
+struct VectorScan {
+    id: StructureId,
+    prefix: String,
+    start: String,
+    end: Option<String>,
+    after: Option<String>,
+    left: usize,
+    done: bool,
+}
+
+impl VectorScan {
+    fn new(id: StructureId, bounds: &Bounds) -> Result<Self> {
+        if bounds.reverse {
+            return Err(Error::argument("vectors are scanned forward only"));
+        }
+        let text = |bytes: &Option<Vec<u8>>| -> Result<Option<String>> {
+            bytes.as_ref().map(|bytes| Ok(text_key(bytes)?.to_owned())).transpose()
+        };
+        Ok(Self {
+            id,
+            prefix: text(&bounds.prefix)?.unwrap_or_default(),
+            start: text(&bounds.start)?.unwrap_or_default(),
+            end: text(&bounds.end)?,
+            after: text(&bounds.after)?,
+            left: bounds.limit.unwrap_or(usize::MAX),
+            done: bounds.limit == Some(0),
+        })
+    }
+
+    fn step(&mut self, look: &dyn Look, count: usize) -> Vec<Row> {
+        let mut rows = Vec::new();
+        while rows.len() < count && !self.done {
+            let page = look.vector_page(self.id, self.after.as_deref(), FILTER_STEP);
+            self.done = page.len() < FILTER_STEP;
+            for (key, lsn) in page {
+                let beyond = self.end.as_ref().is_some_and(|end| key >= *end)
+                    || (!key.starts_with(&self.prefix) && key > self.prefix);
+                if beyond {
+                    self.done = true;
+                    break;
+                }
+                self.after = Some(key.clone());
+                if key < self.start || key < self.prefix {
+                    continue;
+                }
+                let Some((vector, _)) = look.vector(self.id, &key) else { continue };
+                let value = vector::to_bytes(&vector).into();
+                rows.push(Row { key: key.into_bytes().into(), value, lsn });
+                self.left -= 1;
+                if rows.len() == count || self.left == 0 {
+                    self.done = self.left == 0;
+                    return rows;
+                }
+            }
+        }
+        rows
+    }
+}

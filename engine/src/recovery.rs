@@ -1,0 +1,282 @@
+//! Opening: find the log, or make one; replay it; decide and mend its end.
+//!
+//! Every step may be cut off by a crash and is safe to do again. Invariants:
+//! 1. A reader (`Mode::Read`) writes nothing: a torn tail is passed over, not mended.
+//! 2. Nothing is served before the repair of what was found is durable.
+//! 3. Damage is an error that names the file; a database is never silently made anew over one.
+
+use std::sync::Arc;
+
+use crate::audit;
+use crate::checkpoint::{Checkpoint, Epoch};
+use crate::clock::Micros;
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::Lsn;
+use crate::log::format::{DatabaseId, Place, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::log::reader::{Epochs, Expected, GroupRead};
+use crate::log::record::{Commit, Record};
+use crate::log::repair::{self, End, Found};
+use crate::log::segment::{self, LOG_DIR, Segment};
+use crate::log::writer::Segments;
+use crate::marker::{self, Marker};
+use crate::options::{Mode, Options};
+use crate::schema::Schema;
+use crate::storage::{Open, Storage};
+use crate::store::{Catalog, Store};
+
+/// Where a log ends and which one it is.
+pub struct Recovered {
+    pub database: DatabaseId,
+    pub active: Segment,
+    pub offset: u64,
+    pub expected: Expected,
+    pub checkpoint: Checkpoint,
+    pub checkpoint_place: Place,
+    pub time: Micros,
+    /// Structures whose declaration changed while the log was written.
+    pub rebuild: Vec<u32>,
+    /// What was dropped at the end, for people.
+    pub torn: Option<String>,
+}
+
+impl Recovered {
+    pub fn lsn(&self) -> Lsn {
+        self.expected.lsn - 1
+    }
+}
+
+fn not_found(storage: &dyn Storage) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("no database at {}: check the path, or open it with create=True", storage.name()),
+    )
+}
+
+/// Makes sure the directory is there, or says why it cannot be.
+pub fn prepare_directory(storage: &dyn Storage, options: &Options) -> Result<()> {
+    match storage.list("") {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            if options.mode == Mode::Read || !options.create {
+                return Err(not_found(storage));
+            }
+            storage.create_dir("")
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Finds a complete database, or creates one where there is none or a creation was cut off.
+pub fn find_or_create(storage: &dyn Storage, options: &Options) -> Result<(DatabaseId, Found)> {
+    let writes = options.mode == Mode::ReadWrite;
+    let marker = marker::read(storage)?;
+    let how = if writes { Open::Write } else { Open::Read };
+    let found = repair::find_segments(storage, how)?;
+    let identity = found.segments.first().map(|segment| segment.header.database);
+    match (marker, identity) {
+        (Marker::Sound(marked), Some(stored)) if marked != stored => {
+            Err(Error::corruption(format!(
+                "{}: the log belongs to another database than the file DATABASE says; put the \
+                 right files back, nothing was changed",
+                storage.name()
+            )))
+        }
+        (Marker::Sound(marked), Some(_)) => Ok((marked, found)),
+        (Marker::Sound(_), None) => Err(Error::corruption(format!(
+            "{}: {} is missing or empty; restore it from a backup, nothing was changed",
+            storage.name(),
+            segment::path(1)
+        ))),
+        (Marker::Absent | Marker::Damaged, Some(stored)) if holds_commits(&found)? => {
+            if writes {
+                marker::write(storage, &stored)?;
+            }
+            Ok((stored, found))
+        }
+        (marker, _) => {
+            if !writes || (!options.create && marker == Marker::Absent) {
+                return Err(not_found(storage));
+            }
+            check_empty(storage)?;
+            create(storage, options, &found)
+        }
+    }
+}
+
+fn holds_commits(found: &Found) -> Result<bool> {
+    let mut commits = false;
+    repair::walk(&found.segments, repair::first_expected(), |_, group| {
+        commits |= group.header.commits > 0;
+        Ok(())
+    })?;
+    Ok(commits)
+}
+
+/// A database is made in an empty directory only (leftovers of a creation cut off aside).
+fn check_empty(storage: &dyn Storage) -> Result<()> {
+    let ours = [LOG_DIR, marker::MARKER, "LOCK"];
+    let names = storage.list("")?;
+    match names.iter().find(|name| !ours.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => Err(Error::new(
+            ErrorKind::Format,
+            format!(
+                "{} is not a waferdb database and not empty (it holds {name:?}): choose another \
+                 path, nothing was changed",
+                storage.name()
+            ),
+        )),
+    }
+}
+
+/// Directory, first segment with a first checkpoint, and last the marker; each durable.
+fn create(
+    storage: &dyn Storage,
+    options: &Options,
+    leftovers: &Found,
+) -> Result<(DatabaseId, Found)> {
+    storage.create_dir(LOG_DIR)?;
+    storage.sync_dir("")?;
+    let numbers = leftovers.segments.iter().map(|segment| segment.header.segment);
+    for number in numbers.chain(leftovers.torn_creation) {
+        storage.remove(&segment::path(number))?;
+    }
+    storage.sync_dir(LOG_DIR)?;
+    let mut database = [0u8; 16];
+    for half in database.chunks_mut(8) {
+        half.copy_from_slice(&options.random.next_u64().to_le_bytes());
+    }
+    let header = SegmentHeader {
+        database,
+        segment: 1,
+        salt: options.random.next_u64(),
+        epoch: 1,
+        first_group: 1,
+        first_lsn: 1,
+        capacity: options.segment_bytes_min,
+        created: options.clock.wall_micros(),
+    };
+    let segment = segment::create(storage, header)?;
+    marker::write(storage, &database)?;
+    Ok((database, Found { segments: vec![segment], torn_creation: None }))
+}
+
+/// Replays the whole log into `store` and decides how it ends.
+pub fn replay(
+    found: &Found,
+    store: &Store,
+    segments: &Segments,
+    epochs: &Epochs,
+) -> Result<(End, Checkpoint, Micros, Vec<u32>)> {
+    for segment in &found.segments {
+        segments.add(segment.clone());
+    }
+    let mut replay =
+        Replay { store, epochs, checkpoint: Checkpoint::default(), time: 0, rebuild: Vec::new() };
+    let end =
+        repair::walk(&found.segments, repair::first_expected(), |_, group| replay.group(group))?;
+    Ok((end, replay.checkpoint, replay.time, replay.rebuild))
+}
+
+struct Replay<'a> {
+    store: &'a Store,
+    epochs: &'a Epochs,
+    checkpoint: Checkpoint,
+    time: Micros,
+    rebuild: Vec<u32>,
+}
+
+impl Replay<'_> {
+    fn group(&mut self, group: GroupRead) -> Result<()> {
+        self.epochs.add(group.header.epoch, group.header.first_lsn);
+        for record in group.records {
+            match record {
+                Record::Commit(commit) => self.commit(&commit)?,
+                Record::Control { kind, time, body, .. } => {
+                    self.time = self.time.max(time);
+                    if kind == RecordKind::Checkpoint {
+                        self.adopt(Checkpoint::decode(&body)?);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, commit: &Commit) -> Result<()> {
+        self.time = self.time.max(commit.time);
+        let audited = self.store.catalog().audited;
+        let digests = match (&commit.head.salt, audited) {
+            (Some(salt), true) => audit::digests(salt, &commit.frames),
+            _ => Vec::new(),
+        };
+        self.store.apply(commit, &digests)
+    }
+
+    fn adopt(&mut self, checkpoint: Checkpoint) {
+        let known = self.store.catalog();
+        if known.schema != checkpoint.schema {
+            let changed = changed(&known, &checkpoint.schema);
+            self.rebuild.extend(&changed);
+            let catalog = Catalog::new(checkpoint.schema.clone(), Some(&known), &changed);
+            self.store.replace_catalog(catalog);
+        }
+        self.store.raise_floor(checkpoint.floor);
+        self.checkpoint = checkpoint;
+    }
+}
+
+/// Structures of `schema` that what is in memory was not made for.
+pub fn changed(known: &Catalog, schema: &Schema) -> Vec<u32> {
+    Catalog::to_rebuild(schema, known)
+}
+
+/// Mends the end of the log and readies the active segment for writing.
+pub fn make_writable(storage: &dyn Storage, found: &Found, end: &End) -> Result<Segment> {
+    repair::make_durable(storage, found, end)?;
+    let active = found.segments[end.active].clone();
+    if active.file.len()? < active.header.capacity {
+        active.file.allocate(active.header.capacity)?;
+        active.file.sync()?;
+    }
+    Ok(active)
+}
+
+/// The epoch a writer begins.
+pub fn next_epoch(checkpoint: &Checkpoint, expected: &Expected, incarnation: u64) -> Epoch {
+    let newest = checkpoint.epochs.last().map_or(0, |epoch| epoch.number);
+    Epoch { number: newest.max(expected.epoch) + 1, incarnation, first_lsn: expected.lsn }
+}
+
+/// Where groups begin in a segment without any.
+pub fn first_offset() -> u64 {
+    SEGMENT_HEADER_BYTES as u64
+}
+
+pub fn open_log(
+    storage: &Arc<dyn Storage>,
+    options: &Options,
+    store: &Store,
+    segments: &Segments,
+    epochs: &Epochs,
+    (database, found): (DatabaseId, Found),
+) -> Result<Recovered> {
+    let (end, checkpoint, time, rebuild) = replay(&found, store, segments, epochs)?;
+    let torn = repair::report(&end, end.expected.lsn - 1);
+    let checkpoint_place = repair::newest_checkpoint(&end).unwrap_or_default();
+    let active = match options.mode {
+        Mode::ReadWrite => make_writable(&**storage, &found, &end)?,
+        Mode::Read => found.segments[end.active].clone(),
+    };
+    Ok(Recovered {
+        database,
+        active,
+        offset: end.offset,
+        expected: end.expected,
+        checkpoint,
+        checkpoint_place,
+        time,
+        rebuild,
+        torn,
+    })
+}

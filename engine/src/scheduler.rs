@@ -1,0 +1,75 @@
+//! Background work: steps that a thread takes in production and a test takes one by one.
+//!
+//! Steps: flush what is acknowledged but not durable, zeros and the next segment ahead of need,
+//! the mark of an idle second, the history floor, expired cache entries. Each is bounded, and none
+//! is needed for correctness: a commit that finds its preparation missing does it itself.
+
+use std::sync::Arc;
+use std::sync::Weak;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::database::Shared;
+
+/// How long an asynchronous commit may wait to be durable.
+const FLUSH_EVERY: Duration = Duration::from_millis(50);
+
+#[derive(Default)]
+struct Signal {
+    stop: Mutex<bool>,
+    changed: Condvar,
+}
+
+/// The one background thread of a database.
+pub struct Scheduler {
+    signal: Arc<Signal>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Scheduler {
+    #[expect(clippy::disallowed_methods, reason = "the one place that starts threads")]
+    pub fn start(shared: Weak<Shared>) -> Self {
+        let signal = Arc::<Signal>::default();
+        let theirs = Arc::clone(&signal);
+        let thread = std::thread::spawn(move || {
+            while !wait(&theirs) {
+                let Some(shared) = shared.upgrade() else { return };
+                run_steps(&shared);
+            }
+        });
+        Self { signal, thread: Mutex::new(Some(thread)) }
+    }
+
+    /// Ends the thread and waits for it; idempotent.
+    pub fn stop(&self) {
+        *self.signal.stop.lock() = true;
+        self.signal.changed.notify_all();
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread
+            && thread.thread().id() != std::thread::current().id()
+        {
+            // A panic there has been reported by the panic hook; the steps were not needed.
+            drop(thread.join());
+        }
+    }
+}
+
+fn wait(signal: &Signal) -> bool {
+    let mut stop = signal.stop.lock();
+    if !*stop {
+        signal.changed.wait_for(&mut stop, FLUSH_EVERY);
+    }
+    *stop
+}
+
+/// Every step that is due. Errors of the log put the engine into its failed state by themselves;
+/// others (no space for the next segment) come back to the commit that needs it.
+fn run_steps(shared: &Shared) {
+    while shared.step().unwrap_or(false) {
+        if *shared.stopping.lock() {
+            return;
+        }
+    }
+}

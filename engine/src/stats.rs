@@ -1,0 +1,47 @@
+//! What the engine has done since it was opened, in figures.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::latency::Quantiles;
+use crate::log::Lsn;
+use crate::propagation::Policy;
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Lag {
+    /// Commits that touch the structure and are not reflected yet.
+    pub commits: u64,
+    /// Seconds.
+    pub age: f64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct PolicyInForce {
+    pub declared: Policy,
+    /// How the structure is really applied.
+    pub in_force: &'static str,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Stats {
+    pub lsn: Lsn,
+    pub durable_lsn: Lsn,
+    pub commits: u64,
+    pub syncs: u64,
+    /// Unique payload bytes handed in.
+    pub logical_bytes: u64,
+    /// Bytes the storage layer was asked to write.
+    pub physical_bytes: u64,
+    /// (structure, cause, bytes); "log" is the log's own framing.
+    pub by: Vec<(String, &'static str, u64)>,
+    pub lag: BTreeMap<String, Lag>,
+    pub files: Vec<(String, u64)>,
+    pub latency: BTreeMap<&'static str, Quantiles>,
+    pub oldest_snapshot: Option<Lsn>,
+    pub policies: BTreeMap<String, PolicyInForce>,
+    /// Bytes in memory, by what they are for.
+    pub memory: BTreeMap<&'static str, u64>,
+    /// What recovery dropped at the end of the log, if anything.
+    pub torn_tail: Option<String>,
+}

@@ -1,0 +1,774 @@
+//! Transactions: operations gathered over a snapshot, checked and committed as one record.
+//!
+//! Modes: a *transaction* is checked against its snapshot (snapshot isolation, first committer
+//! wins); a *single* write and a *batch* carry no snapshot, only their own preconditions, `unique`
+//! and links, which are looked at again when a commit in flight touched them. Invariants:
+//! 1. Nothing is written before `commit`; a transaction that wrote nothing logs nothing.
+//! 2. Once the record is handed to the log, only the log's answer decides.
+//! 3. No lock is held while a caller's code runs.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::RwLock;
+
+use crate::audit;
+use crate::batch::Batch;
+use crate::clock::Micros;
+use crate::commit::conflicts::{ConflictKey, Space, conflict_key};
+use crate::commit::pipeline::{Check, Prepared, Submitted};
+use crate::database::Shared;
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits;
+use crate::log::Lsn;
+use crate::log::record::{Codec, CommitHead, Op, OpKind, Priority, TxnId};
+use crate::lookup::{Look, Tree};
+use crate::options::Durability;
+use crate::overlay::{Overlay, Pendings};
+use crate::reader::Reader;
+use crate::rows::{self, Derived};
+use crate::schema::{Kind, RowCodec, Structure, StructureId};
+use crate::snapshot::Pin;
+use crate::store::Catalog;
+use crate::{cache, context, events, graph, vector};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Transaction,
+    /// One write on its own: no conflicts but for its own preconditions.
+    Single,
+    /// Many writes, no conflict checks except `unique`.
+    Batch,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct TransactionOptions {
+    pub txn: Option<String>,
+    pub priority: Priority,
+    pub durability: Option<Durability>,
+    pub actor: Option<String>,
+    pub reason: Option<String>,
+    pub serializable: bool,
+}
+
+/// What a put asks of the key's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Precondition {
+    /// The LSN that must have written the current version.
+    pub version: Option<Lsn>,
+    pub absent: bool,
+}
+
+impl Precondition {
+    fn is_none(self) -> bool {
+        self == Self::default()
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Receipt {
+    pub lsn: Lsn,
+    pub time: Micros,
+    pub durable: bool,
+    /// Hash of the audit leaf, where an audit structure is declared.
+    pub leaf: Option<[u8; 32]>,
+    pub txn: String,
+}
+
+pub struct Transaction {
+    shared: Arc<Shared>,
+    mode: Mode,
+    lsn: Lsn,
+    _pin: Option<Pin>,
+    catalog: Arc<Catalog>,
+    batch: Arc<RwLock<Batch>>,
+    pendings: Arc<Pendings>,
+    open: Arc<AtomicBool>,
+    head: CommitHead,
+    sync: bool,
+    preconditions: Vec<(StructureId, Vec<u8>, Precondition)>,
+    watched: Vec<ConflictKey>,
+    /// Forgotten in this transaction: a write to the same key would be forgotten with it.
+    forgotten: HashSet<(StructureId, Vec<u8>)>,
+    started: u64,
+}
+
+fn transaction_error(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Transaction, message)
+}
+
+pub fn check_key(key: &[u8]) -> Result<()> {
+    if key.is_empty() || key.len() > limits::KEY_BYTES_MAX {
+        return Err(Error::limit(format!(
+            "a key has 1 to {} bytes, this one has {}: store long text in the value, or key it by \
+             a digest",
+            limits::KEY_BYTES_MAX,
+            key.len()
+        )));
+    }
+    Ok(())
+}
+
+fn check_length(what: &str, text: &str, least: usize, most: usize) -> Result<()> {
+    if text.len() < least || text.len() > most {
+        return Err(Error::limit(format!(
+            "{what} has {least} to {most} bytes, this one has {}",
+            text.len()
+        )));
+    }
+    Ok(())
+}
+
+fn check_note(actor: Option<&str>, reason: Option<&str>) -> Result<()> {
+    if let Some(actor) = actor {
+        check_length("an actor", actor, 0, limits::ACTOR_BYTES_MAX)?;
+    }
+    if let Some(reason) = reason {
+        check_length("a reason", reason, 0, limits::REASON_BYTES_MAX)?;
+    }
+    Ok(())
+}
+
+impl Transaction {
+    pub fn begin(shared: Arc<Shared>, mode: Mode, options: TransactionOptions) -> Result<Self> {
+        shared.check_writable()?;
+        check_note(options.actor.as_deref(), options.reason.as_deref())?;
+        let txn = match options.txn {
+            Some(text) => {
+                check_length("a transaction id", &text, 1, limits::TXN_BYTES_MAX)?;
+                TxnId::Given(text)
+            }
+            None => shared.next_txn(),
+        };
+        let lsn = shared.pipeline.strong()?;
+        let pin = (mode == Mode::Transaction).then(|| shared.store.snapshots.pin(lsn));
+        let durability = options.durability.unwrap_or(shared.options.durability);
+        let batch = Arc::<RwLock<Batch>>::default();
+        let pendings = Arc::new(Pendings::new(Arc::clone(&batch), options.serializable));
+        Ok(Self {
+            catalog: shared.store.catalog(),
+            started: shared.options.clock.monotonic_nanos(),
+            mode,
+            lsn,
+            _pin: pin,
+            batch,
+            pendings,
+            open: Arc::new(AtomicBool::new(true)),
+            head: CommitHead {
+                txn,
+                priority: options.priority,
+                actor: options.actor,
+                reason: options.reason,
+                salt: None,
+            },
+            sync: durability == Durability::Sync,
+            preconditions: Vec::new(),
+            watched: Vec::new(),
+            forgotten: HashSet::new(),
+            shared,
+        })
+    }
+
+    pub fn txn(&self) -> String {
+        self.head.txn.text()
+    }
+
+    /// The snapshot it reads at.
+    pub fn lsn(&self) -> Lsn {
+        self.lsn
+    }
+
+    pub fn operations(&self) -> usize {
+        self.batch.read().len()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.batch.read().bytes()
+    }
+
+    /// Reads that see this transaction's own writes.
+    pub fn reader(&self) -> Result<Reader> {
+        self.check_open()?;
+        let (pendings, open) = (Arc::clone(&self.pendings), Arc::clone(&self.open));
+        Ok(Reader::in_transaction(Arc::clone(&self.shared), self.lsn, pendings, open))
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if !self.open.load(Ordering::Acquire) {
+            return Err(transaction_error(
+                "the transaction has ended: begin another, nothing was written by this call",
+            ));
+        }
+        self.shared.check_open()
+    }
+
+    fn structure(&self, id: StructureId) -> Result<&Structure> {
+        self.catalog.schema.by_id(id).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Schema,
+                format!("structure {id} was dropped, nothing was written"),
+            )
+        })
+    }
+
+    fn wrong_kind(structure: &Structure, wanted: &str) -> Error {
+        transaction_error(format!(
+            "{:?} is of kind {}, not {wanted}",
+            structure.name,
+            structure.kind.name()
+        ))
+    }
+
+    fn push(
+        &mut self,
+        kind: OpKind,
+        id: StructureId,
+        key: &[u8],
+        meta: &[u8],
+        value: Option<(Codec, &[u8])>,
+    ) -> Result<()> {
+        if kind != OpKind::Forget && self.forgotten.contains(&(id, key.to_vec())) {
+            return Err(transaction_error(
+                "this key is forgotten in the same transaction: write it in the next one",
+            ));
+        }
+        self.batch.write().push(kind, id, key, meta, value)?;
+        Ok(())
+    }
+
+    /// Puts a row. `value` is an encoded document, or bytes in a raw structure.
+    pub fn put(
+        &mut self,
+        id: StructureId,
+        key: &[u8],
+        value: &[u8],
+        precondition: Precondition,
+    ) -> Result<()> {
+        self.check_open()?;
+        check_key(key)?;
+        let structure = self.structure(id)?;
+        let derived = Derived::of(structure).ok_or_else(|| Self::wrong_kind(structure, "rows"))?;
+        rows::check(&derived, value)
+            .map_err(|error| error.context(format!("{}: row {}", structure.name, named(key))))?;
+        let codec = match derived.codec {
+            RowCodec::Msgpack => Codec::Msgpack,
+            RowCodec::Raw => Codec::Raw,
+        };
+        if derived.codec == RowCodec::Msgpack && std::str::from_utf8(key).is_err() {
+            return Err(Error::argument("keys of documents are text"));
+        }
+        if !precondition.is_none() {
+            if self.mode == Mode::Transaction {
+                let overlay = Overlay::open(&self.shared.store, self.lsn, &self.pendings)?;
+                check_precondition(&overlay, id, key, precondition)?;
+            } else {
+                self.preconditions.push((id, key.to_vec(), precondition));
+            }
+        }
+        self.push(OpKind::Put, id, key, b"", Some((codec, value)))
+    }
+
+    /// Deletes a key of rows, vectors or cache; an absent one is no error.
+    pub fn delete(&mut self, id: StructureId, key: &[u8]) -> Result<()> {
+        self.check_open()?;
+        check_key(key)?;
+        let structure = self.structure(id)?;
+        match &structure.kind {
+            Kind::Rows { .. } | Kind::Vectors { .. } | Kind::Cache { .. } => {}
+            _ => return Err(Self::wrong_kind(structure, "rows, vectors or cache")),
+        }
+        self.push(OpKind::Delete, id, key, b"", None)
+    }
+
+    /// The transaction conflicts if this key is written before it commits.
+    pub fn watch(&mut self, id: StructureId, key: &[u8]) -> Result<()> {
+        self.check_open()?;
+        self.watched.push(conflict_key(Space::Key { structure: id }, key));
+        Ok(())
+    }
+
+    pub fn put_vector(&mut self, id: StructureId, key: &str, vector: &[f32]) -> Result<()> {
+        self.check_open()?;
+        check_key(key.as_bytes())?;
+        let structure = self.structure(id)?;
+        let Kind::Vectors { dim, metric, .. } = &structure.kind else {
+            return Err(Self::wrong_kind(structure, "vectors"));
+        };
+        vector::check(vector, *dim, *metric)
+            .map_err(|error| error.context(format!("{}: vector {key:?}", structure.name)))?;
+        let bytes = vector::to_bytes(vector);
+        self.push(OpKind::Put, id, key.as_bytes(), b"", Some((Codec::Float32, &bytes)))
+    }
+
+    pub fn append(
+        &mut self,
+        id: StructureId,
+        kind: &str,
+        payload: Option<&[u8]>,
+        key: Option<&[u8]>,
+    ) -> Result<()> {
+        self.check_open()?;
+        let structure = self.structure(id)?;
+        if !matches!(structure.kind, Kind::Events { .. }) {
+            return Err(Self::wrong_kind(structure, "events"));
+        }
+        events::check_kind(kind)?;
+        if let Some(key) = key {
+            check_key(key)?;
+        }
+        if let Some(payload) = payload {
+            check_value(payload)?;
+        }
+        let value = payload.map(|bytes| (Codec::Msgpack, bytes));
+        self.push(OpKind::Append, id, key.unwrap_or_default(), kind.as_bytes(), value)
+    }
+
+    /// `ttl` in microseconds; `None`: the structure's own.
+    pub fn cache_put(
+        &mut self,
+        id: StructureId,
+        key: &str,
+        value: &[u8],
+        ttl: Option<i64>,
+    ) -> Result<()> {
+        self.check_open()?;
+        check_key(key.as_bytes())?;
+        check_value(value)?;
+        let structure = self.structure(id)?;
+        let Kind::Cache { ttl: default, .. } = &structure.kind else {
+            return Err(Self::wrong_kind(structure, "cache"));
+        };
+        let ttl = ttl.unwrap_or(*default);
+        if ttl <= 0 {
+            return Err(Error::argument("ttl must be more than 0"));
+        }
+        let expires = cache::expiry(self.shared.pipeline.now(), ttl);
+        let value = Some((Codec::Msgpack, value));
+        self.push(OpKind::Put, id, key.as_bytes(), &expires.to_le_bytes(), value)
+    }
+
+    pub fn context_set(
+        &mut self,
+        id: StructureId,
+        scope: &str,
+        name: &str,
+        value: &[u8],
+    ) -> Result<()> {
+        self.check_context(id)?;
+        check_value(value)?;
+        let key = context::key(scope, name);
+        check_key(&key)?;
+        self.push(OpKind::Put, id, &key, b"", Some((Codec::Msgpack, value)))
+    }
+
+    /// One name, or the whole scope.
+    pub fn context_delete(
+        &mut self,
+        id: StructureId,
+        scope: &str,
+        name: Option<&str>,
+    ) -> Result<()> {
+        self.check_context(id)?;
+        match name {
+            Some(name) => self.push(OpKind::Delete, id, &context::key(scope, name), b"", None),
+            None => self.push(OpKind::DeleteScope, id, &context::scope_key(scope), b"", None),
+        }
+    }
+
+    fn check_context(&self, id: StructureId) -> Result<()> {
+        self.check_open()?;
+        let structure = self.structure(id)?;
+        match &structure.kind {
+            Kind::Context {} => Ok(()),
+            _ => Err(Self::wrong_kind(structure, "context")),
+        }
+    }
+
+    pub fn link(
+        &mut self,
+        id: StructureId,
+        source: &str,
+        relation: &str,
+        target: &str,
+        props: Option<&[u8]>,
+    ) -> Result<()> {
+        let key = self.edge_key(id, source, relation, target)?;
+        if let Some(props) = props {
+            check_value(props)?;
+        }
+        self.push(OpKind::Put, id, &key, b"", props.map(|bytes| (Codec::Msgpack, bytes)))
+    }
+
+    pub fn unlink(
+        &mut self,
+        id: StructureId,
+        source: &str,
+        relation: &str,
+        target: &str,
+    ) -> Result<()> {
+        let key = self.edge_key(id, source, relation, target)?;
+        self.push(OpKind::Delete, id, &key, b"", None)
+    }
+
+    fn edge_key(
+        &self,
+        id: StructureId,
+        source: &str,
+        relation: &str,
+        target: &str,
+    ) -> Result<Vec<u8>> {
+        self.check_open()?;
+        let structure = self.structure(id)?;
+        if !matches!(structure.kind, Kind::Graph {}) {
+            return Err(Self::wrong_kind(structure, "graph"));
+        }
+        for part in [source, relation, target] {
+            check_key(part.as_bytes())?;
+        }
+        let key = graph::key(source, relation, target);
+        check_key(&key)?;
+        Ok(key)
+    }
+
+    /// Masks every version of a key up to this commit, at every LSN, for ever.
+    pub fn forget(&mut self, id: StructureId, parts: &[&[u8]]) -> Result<()> {
+        self.check_open()?;
+        let structure = self.structure(id)?;
+        let text = |index: usize| -> Result<&str> {
+            std::str::from_utf8(parts[index]).map_err(|_| Error::argument("a part is not text"))
+        };
+        let key = match (&structure.kind, parts.len()) {
+            (
+                Kind::Rows { .. } | Kind::Vectors { .. } | Kind::Cache { .. } | Kind::Events { .. },
+                1,
+            ) => parts[0].to_vec(),
+            (Kind::Context {}, 2) => context::key(text(0)?, text(1)?),
+            (Kind::Graph {}, 3) => graph::key(text(0)?, text(1)?, text(2)?),
+            (Kind::Audit {}, _) => return Err(Self::wrong_kind(structure, "anything to forget")),
+            (kind, count) => {
+                return Err(Error::argument(format!(
+                    "a key of {} has another number of parts than {count}",
+                    kind.name()
+                )));
+            }
+        };
+        check_key(&key)?;
+        let appended = {
+            let batch = self.batch.read();
+            let mut ops = batch.frames.ops.iter().filter(|op| op.kind == OpKind::Append);
+            ops.any(|op| op.structure == id && batch.frames.key(op) == key)
+        };
+        if appended {
+            return Err(transaction_error(
+                "this transaction appends events of the key it forgets: forget it in another one",
+            ));
+        }
+        self.forgotten.insert((id, key.clone()));
+        self.push(OpKind::Forget, id, &key, b"", None)
+    }
+
+    /// Sets what the audit entry says; `None` leaves what is there.
+    pub fn note(&mut self, actor: Option<String>, reason: Option<String>) -> Result<()> {
+        self.check_open()?;
+        check_note(actor.as_deref(), reason.as_deref())?;
+        self.head.actor = actor.or(self.head.actor.take());
+        self.head.reason = reason.or(self.head.reason.take());
+        Ok(())
+    }
+
+    pub fn rollback(&mut self) {
+        self.open.store(false, Ordering::Release);
+    }
+
+    /// Commits; the transaction has ended whatever the answer is.
+    pub fn commit(&mut self) -> Result<Receipt> {
+        self.check_open()?;
+        self.open.store(false, Ordering::Release);
+        if self.batch.read().is_empty() {
+            return Ok(Receipt {
+                lsn: self.lsn,
+                time: self.shared.time_of(self.lsn),
+                durable: true,
+                leaf: None,
+                txn: self.txn(),
+            });
+        }
+        let mut digests = self.salt_and_digests();
+        let ticket = loop {
+            let snapshot = match self.mode {
+                Mode::Transaction => self.lsn,
+                Mode::Single | Mode::Batch => self.shared.pipeline.strong()?,
+            };
+            let mut prepared = self.prepare(snapshot)?;
+            prepared.digests = std::mem::take(&mut digests);
+            prepared.frames = std::mem::take(&mut self.batch.write().frames);
+            let oldest = self.shared.store.snapshots.oldest().unwrap_or(Lsn::MAX);
+            match self.shared.pipeline.submit(Box::new(prepared), oldest)? {
+                Submitted::Done(ticket) => break ticket,
+                Submitted::Stale(prepared, _) => {
+                    self.batch.write().frames = prepared.frames;
+                    digests = prepared.digests;
+                    self.shared.pipeline.flush()?;
+                }
+            }
+        };
+        self.shared.pipeline.finish(&ticket)?;
+        self.shared.committed(self.batch.read().logical_bytes(), self.started);
+        let commit = &ticket.sequenced.commit;
+        let leaf = self.catalog.audited.then(|| {
+            let bytes = audit::leaf_bytes(commit, &ticket.sequenced.digests);
+            audit::merkle::leaf_hash(&bytes)
+        });
+        Ok(Receipt {
+            lsn: commit.lsn,
+            time: commit.time,
+            durable: !ticket.acknowledged,
+            leaf,
+            txn: self.txn(),
+        })
+    }
+
+    fn salt_and_digests(&mut self) -> Vec<audit::Hash> {
+        if !self.catalog.audited {
+            return Vec::new();
+        }
+        let mut salt = [0u8; 16];
+        for half in salt.chunks_mut(8) {
+            half.copy_from_slice(&self.shared.options.random.next_u64().to_le_bytes());
+        }
+        self.head.salt = Some(salt);
+        audit::digests(&salt, &self.batch.read().frames)
+    }
+
+    /// Everything the sequencer needs, as of `snapshot`.
+    fn prepare(&self, snapshot: Lsn) -> Result<Prepared> {
+        let batch = self.batch.read();
+        let hard = self.mode == Mode::Transaction;
+        let mut prepared = Prepared {
+            head: self.head.clone(),
+            frames: Default::default(),
+            writes: Vec::with_capacity(batch.len()),
+            structures: Vec::new(),
+            checks: Vec::new(),
+            range_checks: Vec::new(),
+            snapshot: hard.then_some(snapshot),
+            digests: Vec::new(),
+            sync: self.sync,
+        };
+        for op in &batch.frames.ops {
+            let key = conflict_key(Space::Key { structure: op.structure }, batch.frames.key(op));
+            prepared.writes.push(key);
+            if !prepared.structures.contains(&op.structure) {
+                prepared.structures.push(op.structure);
+            }
+            if hard && self.is_checked(op) {
+                prepared.checks.push(Check { key, since: snapshot, hard });
+            }
+        }
+        let watched = self.watched.iter();
+        prepared.checks.extend(watched.map(|key| Check { key: *key, since: snapshot, hard }));
+        if let Some(reads) = &self.pendings.reads {
+            let reads = reads.lock();
+            let keys = reads.keys.iter();
+            prepared.checks.extend(keys.map(|key| Check { key: *key, since: snapshot, hard }));
+            prepared.range_checks.extend(reads.structures.iter().map(|id| (*id, snapshot)));
+        }
+        self.check_transaction_id(&mut prepared)?;
+        self.check_preconditions(snapshot, &mut prepared)?;
+        self.check_links(&batch, snapshot, &mut prepared)?;
+        drop(batch);
+        self.check_unique(snapshot, &mut prepared)?;
+        Ok(prepared)
+    }
+
+    /// Cache and context are last-writer-wins; events only grow.
+    fn is_checked(&self, op: &Op) -> bool {
+        let structure = self.catalog.schema.by_id(op.structure);
+        structure.is_some_and(|structure| {
+            matches!(structure.kind, Kind::Rows { .. } | Kind::Vectors { .. } | Kind::Graph {})
+        })
+    }
+
+    /// A caller's id commits once.
+    fn check_transaction_id(&self, prepared: &mut Prepared) -> Result<()> {
+        let TxnId::Given(text) = &self.head.txn else { return Ok(()) };
+        let visible = self.shared.pipeline.visible();
+        if let Some(version) = self.shared.store.ledger.transactions.get(text.as_bytes(), visible) {
+            return Err(transaction_error(format!(
+                "transaction {text:?} is committed already, as LSN {}: nothing was written again",
+                version.lsn
+            )));
+        }
+        let key = conflict_key(Space::Transaction, text.as_bytes());
+        prepared.checks.push(Check { key, since: visible, hard: false });
+        prepared.writes.push(key);
+        Ok(())
+    }
+
+    fn check_preconditions(&self, snapshot: Lsn, prepared: &mut Prepared) -> Result<()> {
+        let state = self.shared.store.snapshot(snapshot);
+        for (id, key, precondition) in &self.preconditions {
+            check_precondition(&state, *id, key, *precondition)?;
+            let key = conflict_key(Space::Key { structure: *id }, key);
+            prepared.checks.push(Check { key, since: snapshot, hard: false });
+        }
+        Ok(())
+    }
+
+    /// Each vector's row exists when the transaction commits.
+    fn check_links(&self, batch: &Batch, snapshot: Lsn, prepared: &mut Prepared) -> Result<()> {
+        let linked = |op: &Op| -> Option<(&Structure, Derived<'_>)> {
+            let structure = self.catalog.schema.by_id(op.structure)?;
+            match &structure.kind {
+                Kind::Vectors { rows: Some(rows), .. } if op.kind == OpKind::Put => {
+                    Some((structure, rows::named(&self.catalog.schema, rows)?))
+                }
+                _ => None,
+            }
+        };
+        if !batch.frames.ops.iter().any(|op| linked(op).is_some()) {
+            return Ok(());
+        }
+        // What the transaction itself leaves of each row it touches.
+        let mut own: HashMap<(StructureId, &[u8]), bool> = HashMap::new();
+        for op in &batch.frames.ops {
+            own.insert((op.structure, batch.frames.key(op)), op.kind == OpKind::Put);
+        }
+        let base = self.shared.store.snapshot(snapshot);
+        for op in &batch.frames.ops {
+            let Some((structure, rows)) = linked(op) else { continue };
+            let key = batch.frames.key(op);
+            if own.get(&(op.structure, key)) == Some(&false) {
+                continue;
+            }
+            match own.get(&(rows.structure, key)) {
+                Some(true) => continue,
+                None if base.get(rows.rows(), key).is_some() => {
+                    let key = conflict_key(Space::Key { structure: rows.structure }, key);
+                    let hard = self.mode == Mode::Transaction;
+                    prepared.checks.push(Check { key, since: snapshot, hard });
+                }
+                _ => {
+                    let rows = self.catalog.schema.name_of(rows.structure);
+                    return Err(Error::new(
+                        ErrorKind::Link,
+                        format!(
+                            "{}: the vector {} has no row in {rows:?}: put the row in the same \
+                             transaction; nothing was written",
+                            structure.name,
+                            named(key)
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Unique values belong to one row each when the transaction commits.
+    fn check_unique(&self, snapshot: Lsn, prepared: &mut Prepared) -> Result<()> {
+        let constrained: Vec<Derived<'_>> = prepared
+            .structures
+            .iter()
+            .filter_map(|id| Derived::of(self.catalog.schema.by_id(*id)?))
+            .filter(|derived| !derived.unique.is_empty())
+            .collect();
+        if constrained.is_empty() {
+            return Ok(());
+        }
+        let hard = self.mode == Mode::Transaction;
+        let pendings = Pendings::new(Arc::clone(&self.batch), false);
+        let overlay = Overlay::open(&self.shared.store, snapshot, &pendings)?;
+        for derived in constrained {
+            let id = derived.structure;
+            let mut claims: HashMap<(u16, Vec<u8>), Box<[u8]>> = HashMap::new();
+            let mut touched: Vec<(u16, Vec<u8>)> = Vec::new();
+            for (key, entry) in pendings.keys(derived.rows()) {
+                self.released(&derived, snapshot, &key, &mut touched)?;
+                let Some(entry) = entry else { continue };
+                let row = overlay.value(&entry.slot)?;
+                rows::check_unique(&overlay, &derived, &key, &row, |number, value| {
+                    touched.push((number, value.clone()));
+                    claims.insert((number, value), key.clone())
+                })?;
+            }
+            for (number, value) in touched {
+                let key = conflict_key(Space::Unique { structure: id, number }, &value);
+                prepared.checks.push(Check { key, since: snapshot, hard });
+                prepared.writes.push(key);
+            }
+        }
+        Ok(())
+    }
+
+    /// Unique values the row had before.
+    fn released(
+        &self,
+        derived: &Derived<'_>,
+        snapshot: Lsn,
+        key: &[u8],
+        touched: &mut Vec<(u16, Vec<u8>)>,
+    ) -> Result<()> {
+        let base = self.shared.store.snapshot(snapshot);
+        let Some(version) = base.get(derived.rows(), key) else { return Ok(()) };
+        let row = base.value(&version.entry.slot)?;
+        for number in 0..derived.unique.len() {
+            let value = derived.unique_entry(number, &row)?;
+            touched.extend(value.map(|value| (number as u16, value)));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        self.rollback();
+    }
+}
+
+fn check_value(value: &[u8]) -> Result<()> {
+    if value.len() > limits::VALUE_BYTES_MAX {
+        return Err(Error::limit(format!(
+            "the value is {} bytes long, at most {} are possible",
+            value.len(),
+            limits::VALUE_BYTES_MAX
+        )));
+    }
+    crate::codec::msgpack::check(value, crate::codec::msgpack::Shape::Value)
+}
+
+fn check_precondition(
+    state: &impl Look,
+    id: StructureId,
+    key: &[u8],
+    wanted: Precondition,
+) -> Result<()> {
+    let version = state.get(Tree::new(id, 0), key).map(|version| version.lsn);
+    let refused = |message: String| Err(Error::new(ErrorKind::Precondition, message));
+    if wanted.absent
+        && let Some(version) = version
+    {
+        return refused(format!(
+            "if_absent: {} exists, written by LSN {version}; nothing was written",
+            named(key)
+        ));
+    }
+    if let Some(wanted) = wanted.version
+        && version != Some(wanted)
+    {
+        let found = version.map_or("it is absent".to_owned(), |lsn| format!("it has {lsn}"));
+        return refused(format!(
+            "if_version: {} should have version {wanted}, {found}; nothing was written, read it \
+             again",
+            named(key)
+        ));
+    }
+    Ok(())
+}
+
+/// A key as messages show it.
+fn named(key: &[u8]) -> String {
+    let text = String::from_utf8_lossy(key);
+    format!("{:?}", crate::codec::msgpack::clipped(&text))
+}

@@ -1,0 +1,100 @@
+//! Values by slot: inline ones at once, stored ones from the log, through a bounded cache.
+
+use std::sync::Arc;
+
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use crate::error::Result;
+use crate::log::Pointer;
+use crate::log::reader::PointReader;
+use crate::log::record::{Codec, Frames, Op, ValueAt};
+use crate::ordered::Slot;
+
+/// Values above this are read from the log each time.
+const CACHED_BYTES_MAX: usize = 64 << 10;
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<(u64, u64), Arc<[u8]>> for ByBytes {
+    fn weight(&self, _: &(u64, u64), value: &Arc<[u8]>) -> u64 {
+        value.len() as u64 + 64
+    }
+}
+
+/// Answers for bytes that are sequenced and not in the file yet.
+pub type Unsynced = Box<dyn Fn(u64, u64, &mut [u8]) -> bool + Send + Sync>;
+
+pub struct Values {
+    reader: PointReader,
+    cache: Cache<(u64, u64), Arc<[u8]>, ByBytes>,
+    unsynced: std::sync::OnceLock<Unsynced>,
+}
+
+impl Values {
+    pub fn new(reader: PointReader, cache_bytes: u64) -> Self {
+        let items = (cache_bytes / 512).clamp(64, 1 << 20) as usize;
+        Self {
+            reader,
+            cache: Cache::with_weighter(items, cache_bytes, ByBytes),
+            unsynced: std::sync::OnceLock::new(),
+        }
+    }
+
+    /// The pipeline that holds what the files do not hold yet; set once, when it starts.
+    pub fn attach(&self, unsynced: Unsynced) {
+        assert!(self.unsynced.set(unsynced).is_ok(), "attached once");
+    }
+
+    fn unsynced(&self, segment: u64, offset: u64, into: &mut [u8]) -> bool {
+        self.unsynced.get().is_some_and(|read| read(segment, offset, into))
+    }
+
+    pub fn get(&self, slot: &Slot) -> Result<Arc<[u8]>> {
+        match slot {
+            Slot::Inline(bytes) => Ok(Arc::from(&bytes[..])),
+            Slot::Stored(pointer) => self.stored(pointer),
+            Slot::None | Slot::Pending(_) => {
+                unreachable!("the caller resolves slots without a stored value")
+            }
+        }
+    }
+
+    fn stored(&self, pointer: &Pointer) -> Result<Arc<[u8]>> {
+        let place = (pointer.segment, pointer.offset);
+        if let Some(value) = self.cache.get(&place) {
+            return Ok(value);
+        }
+        let bytes = self
+            .reader
+            .value(pointer, |segment, offset, into| self.unsynced(segment, offset, into))?;
+        let value: Arc<[u8]> = bytes.into();
+        if value.len() <= CACHED_BYTES_MAX {
+            self.cache.insert(place, Arc::clone(&value));
+        }
+        Ok(value)
+    }
+
+    /// Keeps a value that was just written: it is likely to be read soon, and its pages are not
+    /// in the page cache. Vectors are in memory anyway.
+    pub fn admit(&self, pointer: &Pointer, frames: &Frames, op: &Op) {
+        let stored = matches!(op.value, ValueAt::Stored { .. } | ValueAt::Back { .. });
+        if !stored || op.codec == Codec::Float32 {
+            return;
+        }
+        if let Some(value) = frames.value(op)
+            && value.len() <= CACHED_BYTES_MAX
+        {
+            self.cache.insert((pointer.segment, pointer.offset), Arc::from(value));
+        }
+    }
+
+    pub fn commit(&self, pointer: &Pointer) -> Result<crate::log::record::Commit> {
+        self.reader.commit(pointer, |segment, offset, into| self.unsynced(segment, offset, into))
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        self.cache.weight() as usize
+    }
+}

@@ -1,0 +1,157 @@
+"""waferdb: an embedded database for agents. One log, one commit, any number of structures.
+
+Declare structures in a class, open it, and write to all of them in one transaction:
+
+>>> from waferdb import Database, Events, Rows, Vectors
+>>> class Memory(Database):
+...     facts = Rows(indexes=["user"])
+...     embeddings = Vectors(dim=2, rows="facts")
+...     events = Events()
+>>> with Memory(":memory:") as db:
+...     with db.transaction(actor="planner") as tx:
+...         _ = tx.facts.put("pref:1", {"user": "ann", "text": "prefers email over Slack"})
+...         _ = tx.embeddings.put("pref:1", [0.6, 0.8])
+...         _ = tx.events.append("preference.learned", {"key": "pref:1"})
+...     db.embeddings.search([0.6, 0.8], k=1)[0].row["text"]
+'prefers email over Slack'
+"""
+
+from pathlib import Path as _Path
+
+from waferdb import _core, audit, errors
+from waferdb._core import LIMITS
+from waferdb.agent_memory import AgentMemory, Recollection, Remembered
+from waferdb.audit import ConsistencyProof, Entry, Head, InclusionProof
+from waferdb.database import Database, DynamicDatabase, open
+from waferdb.errors import (
+    ClosedError,
+    ConflictError,
+    CorruptionError,
+    DocumentError,
+    FailedError,
+    ForkedError,
+    FormatError,
+    FullError,
+    HistoryError,
+    LimitError,
+    LinkError,
+    LockedError,
+    PathNotDirectoryError,
+    PathNotFoundError,
+    PathPermissionError,
+    PendingError,
+    PreconditionError,
+    ReadOnlyError,
+    SchemaError,
+    SnapshotExpiredError,
+    StaleViewError,
+    StorageError,
+    TransactionError,
+    UniqueError,
+    UnknownOutcomeError,
+    VectorError,
+    WaferError,
+)
+from waferdb.policies import Policy, bounded, eager, hybrid, lazy
+from waferdb.results import (
+    Change,
+    Commit,
+    Edge,
+    Event,
+    Freshness,
+    Hit,
+    Hits,
+    Lag,
+    Latency,
+    Neighbor,
+    Plan,
+    Problem,
+    Read,
+    Receipt,
+    Report,
+    Stats,
+    VectorPlan,
+)
+from waferdb.structures import Audit, Cache, Context, Cursor, Events, Graph, Rows, Vectors
+
+__all__ = [
+    "LIMITS",
+    "AgentMemory",
+    "Audit",
+    "Cache",
+    "Change",
+    "ClosedError",
+    "Commit",
+    "ConflictError",
+    "ConsistencyProof",
+    "Context",
+    "CorruptionError",
+    "Cursor",
+    "Database",
+    "DocumentError",
+    "DynamicDatabase",
+    "Edge",
+    "Entry",
+    "Event",
+    "Events",
+    "FailedError",
+    "ForkedError",
+    "FormatError",
+    "Freshness",
+    "FullError",
+    "Graph",
+    "Head",
+    "HistoryError",
+    "Hit",
+    "Hits",
+    "InclusionProof",
+    "Lag",
+    "Latency",
+    "LimitError",
+    "LinkError",
+    "LockedError",
+    "Neighbor",
+    "PathNotDirectoryError",
+    "PathNotFoundError",
+    "PathPermissionError",
+    "PendingError",
+    "Plan",
+    "Policy",
+    "PreconditionError",
+    "Problem",
+    "Read",
+    "ReadOnlyError",
+    "Receipt",
+    "Recollection",
+    "Remembered",
+    "Report",
+    "Rows",
+    "SchemaError",
+    "SnapshotExpiredError",
+    "StaleViewError",
+    "Stats",
+    "StorageError",
+    "TransactionError",
+    "UniqueError",
+    "UnknownOutcomeError",
+    "VectorError",
+    "VectorPlan",
+    "Vectors",
+    "WaferError",
+    "__version__",
+    "audit",
+    "bounded",
+    "eager",
+    "errors",
+    "get_include",
+    "hybrid",
+    "lazy",
+    "open",
+]
+
+__version__ = _core.ENGINE_VERSION
+
+
+def get_include() -> str:
+    """The directory of `waferdb.h` and `capi.pxd`, for compiling against the C API."""
+    return str(_Path(__file__).resolve().parent)

@@ -1,0 +1,5 @@
+"""`python -m waferdb` is the command `waferdb`."""
+
+from .cli import main
+
+main()

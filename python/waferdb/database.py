@@ -1,0 +1,730 @@
+"""The database: opening, transactions, snapshots, and what concerns all structures at once.
+
+1. A database, its transactions, batches and snapshots are instances of one class, the user's own,
+   over different scopes; attributes set on one are seen on all.
+2. The handle that opened the engine closes it; handles of `connect` close only themselves.
+3. Structures are found through descriptors and bound when first used.
+
+No data passes through here, and no encoding is done here.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import random
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Literal, NoReturn, Self, TypeVar
+
+from waferdb import _core, _html, documents, schema, units
+from waferdb.errors import (
+    ConflictError,
+    PreconditionError,
+    SchemaError,
+    TransactionError,
+    WaferError,
+)
+from waferdb.policies import Policy
+from waferdb.results import Change, Commit, Receipt, Report, Stats
+from waferdb.scope import (
+    AsOf,
+    Live,
+    Scope,
+    Shared,
+    Snapshot,
+    check_consistency,
+    names_of,
+    past_reader,
+)
+from waferdb.structures import Rows, Structure, Vectors
+from waferdb.transaction import BatchScope, TransactionScope
+
+from .structures.vectors import decode_vector
+
+__all__ = ["Database", "DynamicDatabase", "Priority", "open"]
+
+T = TypeVar("T")
+Priority = Literal["critical", "routine", "background"]
+Durability = Literal["sync", "async"]
+Progress = Callable[[int, int], None]
+
+_new = object.__new__
+_CHANGES_PAGE = 256
+_BACKOFF_SECONDS_MAX = 0.05
+_open: weakref.WeakSet[Shared] = weakref.WeakSet()
+
+
+class Database:
+    """A database directory and the structures in it; subclass it to declare them.
+
+    `path` is a directory, or ":memory:" for a database without files. `mode` is "rw" (one writer)
+    or "r" (many readers, nothing is written at all). `durability` is "sync", or "async": commits
+    are acknowledged once in the log's buffer and durable within 100 ms or at `flush()`. `memory` is
+    the budget of buffers and caches (a size), `waf_budget` a bound on write amplification,
+    `history` how long superseded versions are kept (a duration; None: for ever). With
+    `create=False` a missing database is a `FileNotFoundError`.
+
+    Raises `SchemaError` if the declaration differs from what is stored, `LockedError` naming the
+    other process, `CorruptionError`, `FormatError`, or an `OSError` that is also a `StorageError`.
+
+    Any thread may use a database; a transaction is used by one at a time.
+
+    >>> from waferdb import Database, Events, Rows
+    >>> class Memory(Database):
+    ...     facts = Rows(indexes=["user"])
+    ...     events = Events()
+    >>> with Memory(":memory:") as db:
+    ...     with db.transaction(actor="planner") as tx:
+    ...         receipt = tx.facts.put("pref:1", {"user": "ann", "text": "prefers email"})
+    ...         receipt = tx.events.append("preference.learned", {"key": "pref:1"})
+    ...     [key for key, doc in db.facts.find({"user": "ann"})], receipt.lsn == db.lsn
+    (['pref:1'], True)
+    """
+
+    __slots__ = ("__dict__", "__weakref__", "_bound", "_scope")
+
+    _structures: ClassVar[dict[str, Structure]] = {}
+    _extra_slots: ClassVar[tuple[str, ...]] = ()
+
+    _bound: dict[str, Structure]
+    _scope: Scope
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        declared = dict(cls._structures)
+        for name, value in cls.__dict__.items():
+            if isinstance(value, Structure):
+                declared[name] = value
+            elif name in declared:
+                del declared[name]
+        own = cls.__dict__.get("__slots__", ())
+        slots = (own,) if isinstance(own, str) else tuple(own)
+        cls._extra_slots += tuple(n for n in slots if n not in ("__dict__", "__weakref__"))
+        cls._structures = declared
+        schema.check(declared, _RESERVED, cls.__name__)
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        mode: Literal["rw", "r"] = "rw",
+        durability: Durability = "sync",
+        memory: units.Size = "256MiB",
+        waf_budget: float | None = None,
+        history: units.Duration | None = None,
+        create: bool = True,
+        _embedder: str | None = None,
+        _overrides: Mapping[str, Structure] | None = None,
+    ) -> None:
+        declared = {**self._structures, **(_overrides or {})}
+        if _overrides:
+            schema.check(declared, _RESERVED, type(self).__name__)
+        self._open(path, declared, mode, durability, memory, waf_budget, history, create, _embedder)
+
+    def _open(
+        self,
+        path: str | os.PathLike[str],
+        declared: Mapping[str, Structure] | None,
+        mode: str,
+        durability: str,
+        memory: units.Size,
+        waf_budget: float | None,
+        history: units.Duration | None,
+        create: bool,
+        embedder: str | None,
+    ) -> None:
+        given = os.fspath(path)
+        if not isinstance(given, str):
+            raise TypeError("path is text or a pathlib.Path, not bytes")
+        if not given or "\0" in given:
+            raise ValueError(f"path={given!r} names no directory")
+        for name, value, allowed in (
+            ("mode", mode, ("rw", "r")),
+            ("durability", durability, ("sync", "async")),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name}={value!r}: it is {' or '.join(map(repr, allowed))}")
+        if waf_budget is not None and not waf_budget >= 1:
+            raise ValueError(f"waf_budget={waf_budget!r}: every byte is written at least once")
+        engine = _core.Engine.open(
+            None if given == ":memory:" else given,
+            None if declared is None else schema.to_json(declared),
+            mode=mode,
+            create=create,
+            durability=durability,
+            memory=units.size(memory, "memory"),
+            history=None if history is None else units.duration(history, "history"),
+            waf_budget=waf_budget,
+            embedder=embedder,
+        )
+        catalog = schema.Catalog(declared or {}, engine.schema())
+        shared = Shared(engine, catalog, f"{type(self).__name__}({given!r})")
+        self._bound = {}
+        self._scope = Live(shared, root=True)
+        shared.handles.add(self)
+        _open.add(shared)
+
+    def _derive(self, scope: Scope) -> Self:
+        """The same class over another scope; it shares the attributes set on this one."""
+        other = _new(type(self))
+        other._scope = scope
+        other._bound = {}
+        other.__dict__ = self.__dict__
+        for name in self._extra_slots:
+            if hasattr(self, name):
+                setattr(other, name, getattr(self, name))
+        return other
+
+    def _bind(self, name: str) -> Structure:
+        scope = self._scope
+        member = scope.shared.catalog.entries.get(name)
+        if member is None:
+            raise AttributeError(
+                f"{scope.shared.label} has no structure {name!r} any more; there are: "
+                f"{names_of(scope.shared.catalog.entries)}"
+            )
+        bound = self._bound[name] = member.declaration._bind(scope, name, member.id)
+        return bound
+
+    def _live(self, call: str) -> Live:
+        scope = self._scope
+        return scope if type(scope) is Live and not scope._closed else scope.live(call)
+
+    @property
+    def _in_transaction(self) -> bool:
+        return isinstance(self._scope, TransactionScope)
+
+    @property
+    def _pinned(self) -> bool:
+        """Whether all reads here see one LSN."""
+        return isinstance(self._scope, TransactionScope | Snapshot)
+
+    # The handle.
+
+    def __enter__(self) -> Self:
+        if isinstance(self._scope, Live):
+            self._scope.check_open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if type(self._scope) is Live:
+            self.close()
+        else:
+            self._scope.exit(kind is not None)
+
+    def close(self) -> None:
+        """Closes the handle; a second call does nothing.
+
+        The handle that opened the database makes everything durable and unlocks it, which ends its
+        transactions, cursors and siblings; a sibling of `connect` ends alone. On a snapshot: lets
+        it go. Raises `TransactionError` inside a transaction.
+        """
+        scope = self._scope
+        if isinstance(scope, Live):
+            scope.close()
+        elif isinstance(scope, Snapshot):
+            scope.exit(False)
+        else:
+            scope.live("close()")
+
+    @property
+    def closed(self) -> bool:
+        """Whether the handle has ended."""
+        return self._scope.ended
+
+    @property
+    def path(self) -> str:
+        """Where the database is; ":memory:" without files."""
+        return self._scope.shared.engine.path
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """The names of the structures there are, also of those the class does not declare."""
+        return tuple(self._scope.shared.catalog.entries)
+
+    def __getitem__(self, name: str) -> Any:
+        bound = self._bound.get(name)
+        if bound is not None:
+            return bound
+        if name not in self._scope.shared.catalog.entries:
+            raise KeyError(name)
+        return self._bind(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._scope.shared.catalog.entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.structures)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} is an open database and cannot be pickled or copied; open the "
+            f"database in the other process: {type(self).__name__}(path, mode='r')"
+        )
+
+    def _inside(self) -> list[tuple[str, str, str]]:
+        """Name, kind and number of entries of each structure, as far as they can be told."""
+        found = []
+        for name in self:
+            structure = self[name]
+            count = ""
+            counter = getattr(structure, "count", None)
+            if counter is not None and not isinstance(self._scope, BatchScope):
+                count = f"{counter():,}"
+            found.append((name, type(structure).__name__, count))
+        return found
+
+    def __repr__(self) -> str:
+        name = type(self).__name__
+        try:
+            shared = self._scope.shared
+        except (AttributeError, TypeError):
+            return f"<{name}, not open>"
+        what = "" if isinstance(self._scope, Live) else f"{self._scope.what} of "
+        try:
+            if self.closed:
+                return f"<{what}{shared.label}, closed>"
+            inside = ", ".join(f"{part} {kind}({count})" for part, kind, count in self._inside())
+            return f"<{what}{shared.label} at LSN {self.lsn}: {inside or 'no structures'}>"
+        except WaferError as error:
+            return f"<{what}{shared.label}, {error.code}>"
+
+    def _repr_html_(self) -> str:
+        try:
+            if not self.closed:
+                caption = f"{self._scope.shared.label} at LSN {self.lsn}"
+                return _html.table(("structure", "kind", "entries"), self._inside(), caption)
+        except WaferError:
+            # The text form tells the state that made this fail.
+            return f"<p>{_html.text(self)}</p>"
+        return f"<p>{_html.text(self)}</p>"
+
+    # Transactions.
+
+    def transaction(
+        self,
+        *,
+        txn: str | None = None,
+        priority: Priority = "routine",
+        durability: Durability | None = None,
+        actor: str | None = None,
+        reason: str | None = None,
+        isolation: Literal["snapshot", "serializable"] = "snapshot",
+    ) -> Self:
+        """A transaction, to be used in a `with` block: commits at its end, rolls back if it raises.
+
+        It is this class over one snapshot and sees its own writes. `txn` is an id of your own for
+        `outcome`; `priority` is "critical", "routine" or "background"; `durability` overrides the
+        database's; `actor` and `reason` go to the audit trail. Under `isolation="serializable"`
+        what was read is checked at commit too.
+
+        Its reads ignore `consistency=`, for they are at the snapshot; with `as_of=` they answer
+        from the committed past, up to the snapshot (later: `TransactionError`).
+
+        The commit raises `ConflictError` (run it again), `PreconditionError`, `UniqueError`,
+        `LinkError`, `LimitError` with nothing written, or `UnknownOutcomeError`.
+
+        >>> import waferdb
+        >>> db = waferdb.open(":memory:", {"facts": waferdb.Rows()})
+        >>> with db.transaction(actor="planner") as tx:
+        ...     receipt = tx.facts.put("a", {"n": 1})
+        >>> receipt.lsn == db.lsn
+        True
+        """
+        if isolation not in ("snapshot", "serializable"):
+            raise ValueError(f'isolation={isolation!r}: it is "snapshot" or "serializable"')
+        live = self._live("transaction()")
+        core = live.engine.begin(
+            txn=txn,
+            priority=priority,
+            durability=durability,
+            actor=actor,
+            reason=reason,
+            serializable=isolation == "serializable",
+        )
+        return self._derive(TransactionScope(live, core))
+
+    def retry(
+        self,
+        fn: Callable[[Self], T],
+        *,
+        attempts: int = 5,
+        txn: str | None = None,
+        priority: Priority = "routine",
+        durability: Durability | None = None,
+        actor: str | None = None,
+        reason: str | None = None,
+        isolation: Literal["snapshot", "serializable"] = "snapshot",
+    ) -> T:
+        """Runs `fn(tx)` in a transaction, again after conflicts, and returns its result.
+
+        `fn` may run up to `attempts` times, so it should do nothing else that lasts. The options
+        are those of `transaction`. Raises the last `ConflictError`; `PreconditionError` and
+        `UniqueError` at once.
+
+        >>> import waferdb
+        >>> db = waferdb.open(":memory:", {"facts": waferdb.Rows()})
+        >>> db.retry(lambda tx: tx.facts.put("a", {"n": 1})).lsn == db.lsn
+        True
+        """
+        if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
+            raise ValueError(f"attempts={attempts!r}: it is an int of at least 1")
+        for attempt in range(attempts):
+            try:
+                with self.transaction(
+                    txn=txn,
+                    priority=priority,
+                    durability=durability,
+                    actor=actor,
+                    reason=reason,
+                    isolation=isolation,
+                ) as tx:
+                    return fn(tx)
+            except PreconditionError:
+                raise
+            except ConflictError:
+                if attempt + 1 == attempts:
+                    raise
+            longest = min(0.001 * 2**attempt, _BACKOFF_SECONDS_MAX)
+            time.sleep(random.uniform(0, longest))
+        raise AssertionError("a retry returns or raises")
+
+    def batch(self, *, every: int = 1000, priority: Priority = "background") -> Self:
+        """Many writes in commits of `every`, or of 16 MiB if that comes first; no reads.
+
+        Use it in a `with` block; the rest is committed at its end. There are no conflict checks
+        but for `unique`: the last writer wins. If the block raises, the writes since the last
+        commit are rolled back and what was committed before stays: `.commits` says how many
+        commits that were, and the receipts of their writes are filled in.
+
+        >>> import waferdb
+        >>> db = waferdb.open(":memory:", {"facts": waferdb.Rows()})
+        >>> with db.batch(every=2) as batch:
+        ...     for n in range(5):
+        ...         _ = batch.facts.put(str(n), {"n": n})
+        >>> batch.commits
+        3
+        """
+        if isinstance(every, bool) or not isinstance(every, int):
+            raise TypeError(f"every is an int, not {type(every).__name__}")
+        if every < 1:
+            raise ValueError(f"every={every}: a commit holds at least one write")
+        return self._derive(BatchScope(self._live("batch()"), every, priority))
+
+    @property
+    def receipt(self) -> Receipt:
+        """Of a transaction: its receipt, whose fields raise `PendingError` until the commit. Of a
+        batch: the receipt of the newest commit, or of the one being filled."""
+        scope = self._scope
+        if isinstance(scope, TransactionScope | BatchScope):
+            return scope.receipt
+        raise TransactionError(f"{scope.what} has no receipt; each write returns its own")
+
+    @property
+    def txn(self) -> str:
+        """The id of a transaction, for `outcome`."""
+        return self._transaction("txn").tx.txn
+
+    @property
+    def commits(self) -> int:
+        """Of a batch: how many commits it has made."""
+        if isinstance(self._scope, BatchScope):
+            return self._scope.commits
+        raise TransactionError("commits is of a batch; for the database see stats().commits")
+
+    def note(self, *, actor: str | None = None, reason: str | None = None) -> None:
+        """Says in a transaction who does it and why, for the audit trail."""
+        self._transaction("note()").tx.note(actor, reason)
+
+    def rollback(self) -> None:
+        """Gives up the writes of a transaction, or those of a batch that are not committed yet."""
+        if isinstance(self._scope, BatchScope):
+            self._scope.rollback()
+        else:
+            self._transaction("rollback()").rollback()
+
+    def _transaction(self, call: str) -> TransactionScope:
+        if isinstance(self._scope, TransactionScope):
+            return self._scope
+        raise TransactionError(f"{call} is for transactions; this is {self._scope.what}")
+
+    def outcome(self, txn: str) -> str:
+        """What became of a transaction, finally, also after a crash: "committed" or "absent"."""
+        return self._live("outcome()").engine.outcome(txn)
+
+    # Reading the whole.
+
+    @property
+    def lsn(self) -> int:
+        """The newest commit's log sequence number (0: none); in a transaction or snapshot, the one
+        it reads at."""
+        return self._scope.lsn
+
+    def wait(
+        self, lsn: int, *structures: str | Structure, timeout: units.Duration | None = None
+    ) -> None:
+        """Waits until the structures (all, if none are named) reflect the commit `lsn`.
+
+        Raises `TimeoutError` after `timeout` (a duration).
+        """
+        live = self._live("wait()")
+        for structure in structures:
+            self._member(structure)
+        seconds = None if timeout is None else units.duration(timeout, "timeout") / 1_000_000
+        live.engine.wait(lsn, seconds)
+
+    def snapshot(self, as_of: AsOf | None = None) -> Self:
+        """A read-only database at one LSN: now, or `as_of` an LSN, an aware `datetime` or ISO 8601
+        text. Use it in a `with` block, for it keeps old versions. Writes raise `ReadOnlyError`.
+
+        Raises `HistoryError` for what is older than kept or not committed yet.
+
+        >>> import waferdb
+        >>> db = waferdb.open(":memory:", {"facts": waferdb.Rows()})
+        >>> first = db.facts.put("a", {"n": 1})
+        >>> _ = db.facts.put("a", {"n": 2})
+        >>> with db.snapshot(as_of=first.lsn) as past:
+        ...     past.facts["a"]
+        {'n': 1}
+        """
+        live = self._live("snapshot()")
+        check_consistency(None, as_of)
+        engine = live.engine
+        reader = engine.reader_now() if as_of is None else past_reader(engine, as_of)
+        return self._derive(Snapshot(live.shared, reader))
+
+    def connect(self) -> Self:
+        """A sibling: another handle on the same open database, with a session of its own."""
+        live = self._live("connect()")
+        sibling = self._derive(Live(live.shared, root=False))
+        live.shared.handles.add(sibling)
+        return sibling
+
+    def changes(self, after: int = 0) -> Iterator[Commit]:
+        """The commits behind the LSN `after`, in order, as the log has them.
+
+        >>> import waferdb
+        >>> db = waferdb.open(":memory:", {"facts": waferdb.Rows()})
+        >>> _ = db.facts.put("a", {"n": 1})
+        >>> [(change.structure, change.key, change.value) for change in next(db.changes()).changes]
+        [('facts', 'a', {'n': 1})]
+        """
+        if isinstance(after, bool) or not isinstance(after, int):
+            raise TypeError(f"after is an LSN, not {type(after).__name__}")
+        if after < 0:
+            raise ValueError(f"after={after}: an LSN is not negative")
+        live = self._live("changes()")
+        return _commits(live, live.engine.changes(after))
+
+    # Looking after the whole.
+
+    def flush(self) -> None:
+        """Returns when everything committed so far is durable."""
+        self._live("flush()").engine.flush()
+
+    def drain(self, *structures: str | Structure, progress: Progress | None = None) -> None:
+        """Returns when all background work is done: queues applied, files written and merged.
+
+        Names limit nothing in this release. `progress(done, total)` is called as it goes.
+        """
+        live = self._live("drain()")
+        for structure in structures:
+            self._member(structure)
+        if progress is not None:
+            progress(0, 1)
+        live.engine.drain()
+        if progress is not None:
+            progress(1, 1)
+
+    def stats(self) -> Stats:
+        """What was done since the database was opened: bytes, commits, syncs, latencies.
+
+        >>> import waferdb
+        >>> db = waferdb.open(":memory:", {"facts": waferdb.Rows()})
+        >>> _ = db.facts.put("a", {"n": 1})
+        >>> db.stats().commits
+        1
+        """
+        return Stats._from_json(self._live("stats()").engine.stats())
+
+    def verify(self, deep: bool = False, progress: Progress | None = None) -> Report:
+        """Checks every checksum and that the structures agree; `deep` makes every structure again
+        from the log and compares. Problems are reported, not raised.
+
+        >>> import waferdb
+        >>> waferdb.open(":memory:", {"facts": waferdb.Rows()}).verify(deep=True).ok
+        True
+        """
+        return Report._from_json(self._live("verify()").engine.verify(bool(deep), progress))
+
+    def rebuild(self, structure: str | Structure, progress: Progress | None = None) -> None:
+        """Drops what is derived of a structure and makes it again from the log."""
+        live = self._live("rebuild()")
+        live.engine.rebuild(self._member(structure).id, progress)
+
+    def drop(self, name: str) -> None:
+        """Removes a structure for good; its id and history are not used again."""
+        live = self._live("drop()")
+        live.engine.drop(self._member(name).name)
+        live.shared.reload()
+
+    def rename(self, old: str, new: str) -> None:
+        """Gives a structure another name; declare it under that name from now on."""
+        live = self._live("rename()")
+        if not isinstance(new, str) or not new or new.startswith("_") or new in _RESERVED:
+            raise SchemaError(f"{new!r} is no name for a structure; choose another")
+        live.engine.rename(self._member(old).name, new)
+        live.shared.reload()
+
+    def set_policy(self, name: str, policy: Policy) -> None:
+        """Sets a structure's policy; it stays until the declaration changes."""
+        live = self._live("set_policy()")
+        live.engine.set_policy(self._member(name).name, json.dumps(policy.to_json()))
+
+    def backup(self, dst: str | os.PathLike[str], progress: Progress | None = None) -> None:
+        """Copies the database, as of now, to the new directory `dst` while writes go on."""
+        self._live("backup()").engine.backup(os.fspath(dst), progress)
+
+    def _member(self, structure: str | Structure) -> schema.Member:
+        name = structure.name if isinstance(structure, Structure) else structure
+        entries = self._scope.shared.catalog.entries
+        member = entries.get(name)
+        if member is None:
+            raise SchemaError(f"there is no structure {name!r}; there are: {names_of(entries)}")
+        return member
+
+
+_RESERVED = frozenset(name for name in dir(Database) if not name.startswith("_"))
+
+
+class DynamicDatabase(Database):
+    """A database opened without a class: its structures are attributes of type `Any`."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        schema_: Mapping[str, Structure] | None = None,
+        *,
+        mode: Literal["rw", "r"] = "rw",
+        durability: Durability = "sync",
+        memory: units.Size = "256MiB",
+        waf_budget: float | None = None,
+        history: units.Duration | None = None,
+        create: bool = True,
+    ) -> None:
+        if schema_ is not None:
+            if not isinstance(schema_, Mapping):
+                raise SchemaError(f"a schema maps names to structures; it is no {schema_!r}")
+            schema.check(schema_, _RESERVED, "schema")
+        elif os.fspath(path) == ":memory:":
+            raise SchemaError('a database in memory begins empty; give a schema: {"facts": Rows()}')
+        self._open(
+            path,
+            schema_,
+            mode,
+            durability,
+            memory,
+            waf_budget,
+            history,
+            create and schema_ is not None,
+            None,
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_"):
+            bound = self._bound.get(name)
+            if bound is not None:
+                return bound
+            if name in self._scope.shared.catalog.entries:
+                return self._bind(name)
+            raise AttributeError(
+                f"there is no structure {name!r}; there are: "
+                f"{names_of(self._scope.shared.catalog.entries)}"
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self]
+
+
+def open(
+    path: str | os.PathLike[str],
+    schema: Mapping[str, Structure] | None = None,
+    *,
+    mode: Literal["rw", "r"] = "rw",
+    durability: Durability = "sync",
+    memory: units.Size = "256MiB",
+    waf_budget: float | None = None,
+    history: units.Duration | None = None,
+    create: bool = True,
+) -> DynamicDatabase:
+    """Opens a database without a class: with a `schema` of names and structures, or, without one,
+    an existing database with the schema it has (a missing path is `FileNotFoundError`).
+
+    The options are those of `Database`.
+
+    >>> import waferdb
+    >>> db = waferdb.open(":memory:", {"facts": waferdb.Rows()})
+    >>> _ = db.facts.put("a", {"n": 1})
+    >>> db["facts"]["a"]
+    {'n': 1}
+    """
+    return DynamicDatabase(
+        path,
+        schema,
+        mode=mode,
+        durability=durability,
+        memory=memory,
+        waf_budget=waf_budget,
+        history=history,
+        create=create,
+    )
+
+
+def _commits(live: Live, core: _core.Changes) -> Iterator[Commit]:
+    while page := core.page(_CHANGES_PAGE):
+        for lsn, micros, txn, actor, reason, changes in page:
+            made = tuple(
+                Change(
+                    structure,
+                    kind,
+                    parts[0] if len(parts) == 1 else parts,
+                    None if raw is None else _decoded(live, structure, raw),
+                )
+                for structure, kind, parts, raw in changes
+            )
+            yield Commit(lsn, units.to_datetime(micros), txn, actor, reason, made)
+
+
+def _decoded(live: Live, structure: str, raw: bytes) -> Any:
+    member = live.shared.catalog.entries.get(structure)
+    if member is None:
+        return raw
+    if isinstance(member.declaration, Rows):
+        return member.declaration._decode(raw)
+    if isinstance(member.declaration, Vectors):
+        return decode_vector(raw)
+    return documents.decode(raw)
+
+
+def _close_all() -> None:
+    """Closes what the program left open, so that nothing acknowledged waits in a buffer."""
+    failure: WaferError | None = None
+    for shared in list(_open):
+        try:
+            shared.engine.close()
+        except WaferError as error:
+            # In a forked child the engine belongs to the parent and is left alone.
+            if error.code != "forked":
+                failure = failure or error
+    if failure is not None:
+        raise failure
+
+
+atexit.register(_close_all)

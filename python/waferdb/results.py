@@ -1,0 +1,457 @@
+"""What calls return: small immutable values, with times as aware UTC `datetime`s.
+
+A `Receipt` is the exception: it is handed out before its commit and is filled in by it.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from waferdb import _core, _html, units
+from waferdb.errors import PendingError
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    T = TypeVarWithDefault("T", default=Any)
+else:
+    T = TypeVar("T")
+
+__all__ = [
+    "Change",
+    "Commit",
+    "Edge",
+    "Event",
+    "Freshness",
+    "Hit",
+    "Hits",
+    "Key",
+    "Lag",
+    "Latency",
+    "Neighbor",
+    "Plan",
+    "Problem",
+    "Read",
+    "Receipt",
+    "Report",
+    "Stats",
+    "VectorPlan",
+]
+
+Key = str | bytes
+
+
+class Receipt:
+    """What a commit came to: `lsn`, `time`, `durable`, `leaf`, `txn`, `lagging`.
+
+    Inside a transaction every write returns the receipt of the whole transaction; its fields raise
+    `PendingError` until the commit, and for good if there is none.
+    """
+
+    __slots__ = ("_commit", "_fate")
+
+    def __init__(self, commit: "_core.Commit | None" = None) -> None:
+        self._commit = commit
+        self._fate = "its transaction has not committed yet"
+
+    def _committed(self) -> "_core.Commit":
+        commit = self._commit
+        if commit is None:
+            raise PendingError(f"the receipt has nothing to say: {self._fate}")
+        return commit
+
+    @property
+    def lsn(self) -> int:
+        """The log sequence number; of a transaction that wrote nothing, the LSN it read at."""
+        return self._committed()[0]
+
+    @property
+    def time(self) -> datetime:
+        """The commit's time."""
+        return units.to_datetime(self._committed()[1])
+
+    @property
+    def durable(self) -> bool:
+        """Whether the commit was synced to disk when the call returned."""
+        return self._committed()[2]
+
+    @property
+    def leaf(self) -> bytes | None:
+        """The hash of the audit leaf, 32 bytes; None without an audit structure."""
+        return self._committed()[3]
+
+    @property
+    def txn(self) -> str:
+        """The transaction's id, for `db.outcome`."""
+        return self._committed()[4]
+
+    @property
+    def lagging(self) -> tuple[str, ...]:
+        """The eager structures that do not reflect the commit yet: none in this release."""
+        self._committed()
+        return ()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Receipt):
+            return NotImplemented
+        return self is other or (self._commit is not None and self._commit == other._commit)
+
+    def __hash__(self) -> int:
+        return id(self) if self._commit is None else hash(self._commit)
+
+    def __repr__(self) -> str:
+        if self._commit is None:
+            return f"Receipt({self._fate})"
+        return (
+            f"Receipt(lsn={self.lsn}, time={self.time.isoformat()!r}, durable={self.durable}, "
+            f"txn={self.txn!r})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How current an answer is: the LSN it reflects, how many relevant commits and how much time it
+    is behind, and whether it is known to be stale."""
+
+    lsn: int
+    behind: int = 0
+    age: timedelta = timedelta(0)
+    stale: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Read(Generic[T]):
+    """A value with its version (the LSN that wrote it), its commit's time and its freshness.
+
+    Absent: `value`, `version` and `time` are None.
+    """
+
+    value: T | None
+    version: int | None
+    time: datetime | None
+    freshness: Freshness
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One result of a vector search; `row` is the linked row's document, None without a link."""
+
+    key: str
+    distance: float
+    row: Any = None
+
+
+class Hits(Sequence[Hit]):
+    """The results of a vector search, nearest first.
+
+    `keys` is a list of str, `distances` a read-only float32 array of the same length, `freshness`
+    says which LSN was searched. Rows are decoded when a hit is taken.
+    """
+
+    __slots__ = ("_decode", "_rows", "distances", "freshness", "keys")
+
+    keys: list[str]
+    distances: NDArray[np.float32]
+    freshness: Freshness
+
+    def __init__(
+        self,
+        keys: list[str],
+        distances: Sequence[float],
+        rows: list[bytes | None] | None,
+        decode: Callable[[bytes], Any],
+        freshness: Freshness,
+    ) -> None:
+        self.keys = keys
+        self.distances = np.array(distances, dtype=np.float32)
+        self.distances.flags.writeable = False
+        self._rows = rows
+        self._decode = decode
+        self.freshness = freshness
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @overload
+    def __getitem__(self, index: int) -> Hit: ...
+    @overload
+    def __getitem__(self, index: slice) -> "list[Hit]": ...
+    def __getitem__(self, index: int | slice) -> "Hit | list[Hit]":
+        if isinstance(index, slice):
+            return [self._hit(place) for place in range(*index.indices(len(self.keys)))]
+        return self._hit(range(len(self.keys))[index])
+
+    def __iter__(self) -> Iterator[Hit]:
+        return map(self._hit, range(len(self.keys)))
+
+    def _hit(self, place: int) -> Hit:
+        raw = None if self._rows is None else self._rows[place]
+        row = None if raw is None else self._decode(raw)
+        return Hit(self.keys[place], float(self.distances[place]), row)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{hit.key!r}: {hit.distance:.4f}" for hit in self[:5])
+        return f"Hits({shown}{', …' if len(self) > 5 else ''})"
+
+    def _repr_html_(self) -> str:
+        return _html.table(
+            ("key", "distance", "row"), [(h.key, f"{h.distance:.4f}", h.row) for h in self[:50]]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event: `lsn` of its commit and `index` in it are its place in the order of all events."""
+
+    lsn: int
+    index: int
+    time: datetime
+    kind: str
+    key: Key | None
+    payload: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbor:
+    """A node reached by a walk: over which relation, at what depth, with that edge's props."""
+
+    node: str
+    relation: str
+    depth: int
+    props: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One edge of a graph."""
+
+    src: str
+    relation: str
+    dst: str
+    props: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One operation of a commit: which structure, what was done, to which key, and the value.
+
+    A key of several parts (context: scope and name; graph: source, relation, destination) is a
+    tuple. `value` is None for a deletion and for what was forgotten since, and stays encoded
+    (bytes) where the structure exists no more.
+    """
+
+    structure: str
+    kind: str
+    key: Key | tuple[Key, ...]
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One commit of the log, with its changes in the order they were made."""
+
+    lsn: int
+    time: datetime
+    txn: str
+    actor: str | None
+    reason: str | None
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a `find` is answered.
+
+    `access` is `"index"` or `"scan"`; `index` the fields of the index used, of which `equal` are
+    matched by value and `range` by a range; `filter` are the fields checked on each row; `sorted`
+    says whether rows have to be sorted for the order asked for.
+    """
+
+    access: str
+    index: tuple[str, ...] | None
+    equal: tuple[str, ...]
+    range: str | None
+    filter: tuple[str, ...]
+    sorted: bool
+
+    @classmethod
+    def _from_json(cls, text: str) -> "Plan":
+        plan = json.loads(text)
+        index = plan["index"]
+        return cls(
+            plan["access"],
+            None if index is None else tuple(index),
+            tuple(plan["equal"]),
+            plan["range"],
+            tuple(plan["filter"]),
+            plan["sorted"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class VectorPlan:
+    """How a search is answered: `access` is `"exact"` (each of `vectors` is compared); `rows` is
+    the plan of the filter over the linked rows, None without one."""
+
+    access: str
+    vectors: int
+    rows: Plan | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """What a structure does not reflect yet: commits, and the age of the oldest of them."""
+
+    commits: int
+    age: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """A latency histogram: how many, and percentiles and maximum in microseconds."""
+
+    count: int
+    p50: float
+    p90: float
+    p99: float
+    max: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What the engine did since it was opened; bytes and counts.
+
+    `logical_bytes` are the unique payload bytes handed in, `physical_bytes` all bytes written,
+    `waf` their ratio (0.0 before the first write). `by` maps (structure, cause) to bytes, with the
+    causes log, flush, merge, seal, checkpoint and reclaim. `files` maps names to bytes, `latency`
+    the operations to their histograms, `lag` the structures to what they lack, `policies` the
+    structures to `{"declared": …, "in_force": …}`: in this release "eager" whatever is declared.
+    """
+
+    lsn: int
+    durable_lsn: int
+    commits: int
+    syncs: int
+    logical_bytes: int
+    physical_bytes: int
+    by: Mapping[tuple[str, str], int]
+    lag: Mapping[str, Lag]
+    files: Mapping[str, int]
+    latency: Mapping[str, Latency]
+    oldest_snapshot: int | None
+    policies: Mapping[str, Mapping[str, Any]]
+    memory: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def waf(self) -> float:
+        """Write amplification: physical over logical bytes; 0.0 when nothing was handed in."""
+        return self.physical_bytes / self.logical_bytes if self.logical_bytes else 0.0
+
+    @property
+    def commits_per_sync(self) -> float:
+        """Commits that share one sync on average; 0.0 before the first sync."""
+        return self.commits / self.syncs if self.syncs else 0.0
+
+    @classmethod
+    def _from_json(cls, text: str) -> "Stats":
+        raw = json.loads(text)
+        return cls(
+            lsn=raw["lsn"],
+            durable_lsn=raw["durable_lsn"],
+            commits=raw["commits"],
+            syncs=raw["syncs"],
+            logical_bytes=raw["logical_bytes"],
+            physical_bytes=raw["physical_bytes"],
+            by={(structure, cause): count for structure, cause, count in raw["by"]},
+            lag={
+                name: Lag(lag["commits"], timedelta(microseconds=lag["age"]))
+                for name, lag in raw["lag"].items()
+            },
+            files=dict(raw["files"]),
+            latency={
+                name: Latency(*(shape[part] for part in ("count", "p50", "p90", "p99", "max")))
+                for name, shape in raw["latency"].items()
+            },
+            oldest_snapshot=raw["oldest_snapshot"],
+            policies=raw["policies"],
+            memory=raw.get("memory", {}),
+        )
+
+    def _summary(self) -> list[tuple[str, str]]:
+        rows = [
+            ("lsn", f"{self.lsn:,} (durable {self.durable_lsn:,})"),
+            ("commits", f"{self.commits:,} in {self.syncs:,} syncs"),
+            ("commits per sync", f"{self.commits_per_sync:.2f}"),
+            ("logical bytes", f"{self.logical_bytes:,}"),
+            ("physical bytes", f"{self.physical_bytes:,}"),
+            ("write amplification", f"{self.waf:.2f}"),
+            ("files", f"{len(self.files)}, {sum(self.files.values()):,} bytes"),
+            ("oldest snapshot", str(self.oldest_snapshot)),
+        ]
+        rows += [
+            (f"{name} latency", f"p50 {shape.p50:,.0f} µs, p99 {shape.p99:,.0f} µs")
+            for name, shape in self.latency.items()
+        ]
+        rows += [
+            (f"bytes of {structure or 'the log'} for {cause}", f"{count:,}")
+            for (structure, cause), count in sorted(self.by.items())
+        ]
+        waiting = [
+            name
+            for name, policy in self.policies.items()
+            if policy["declared"] != {"kind": "eager"}
+        ]
+        if waiting:
+            rows.append(("applied eagerly all the same", ", ".join(waiting)))
+        return rows
+
+    def __str__(self) -> str:
+        rows = self._summary()
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+    def _repr_html_(self) -> str:
+        return _html.table(("since open", ""), self._summary())
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One finding of `verify`: where, at which LSN (if one), what is wrong, what is lost."""
+
+    where: str
+    lsn: int | None
+    what: str
+    lost: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The answer of `verify`: `ok`, the `problems`, and how much of each thing was `checked`."""
+
+    ok: bool
+    problems: tuple[Problem, ...]
+    checked: Mapping[str, int]
+
+    @classmethod
+    def _from_json(cls, text: str) -> "Report":
+        raw = json.loads(text)
+        problems = tuple(
+            Problem(found["where"], found["lsn"], found["what"], found["lost"])
+            for found in raw["problems"]
+        )
+        return cls(raw["ok"], problems, raw["checked"])
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def _repr_html_(self) -> str:
+        checked = ", ".join(f"{count:,} {what}" for what, count in self.checked.items())
+        if self.ok:
+            return f"<p>ok: {_html.text(checked)}</p>"
+        rows = [(p.where, p.lsn, p.what, p.lost) for p in self.problems]
+        return _html.table(("where", "lsn", "what", "lost"), rows)

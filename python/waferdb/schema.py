@@ -1,0 +1,126 @@
+"""Declarations checked and turned into the stored schema, and back.
+
+1. Every name and reference is checked when the class is created, before any file is touched.
+2. The stored schema is the authority on ids and on what exists; a declaration may be a part of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from waferdb.errors import SchemaError
+from waferdb.scope import names_of
+from waferdb.structures import Audit, Cache, Context, Events, Graph, Rows, Structure, Vectors
+
+__all__ = ["Catalog", "Member", "check", "to_json"]
+
+_KINDS: dict[str, type[Structure]] = {
+    kind.KIND: kind for kind in (Rows, Vectors, Events, Audit, Cache, Context, Graph)
+}
+
+
+def check(structures: Mapping[str, Structure], reserved: frozenset[str], owner: str) -> None:
+    """Raises `SchemaError` for a name or a reference that cannot be."""
+    seen: dict[int, str] = {}
+    for name, structure in structures.items():
+        if not isinstance(name, str) or not name:
+            raise SchemaError(f"{owner}: the name of a structure is text, not {name!r}")
+        if name.startswith("_"):
+            raise SchemaError(
+                f"{owner}.{name}: names beginning with _ are reserved; choose another"
+            )
+        if name in reserved:
+            raise SchemaError(f"{owner}.{name}: Database has a member of that name; choose another")
+        if not isinstance(structure, Structure):
+            raise SchemaError(
+                f"{owner}.{name} is {structure!r}; a structure is Rows(…), Vectors(…) and so on"
+            )
+        other = seen.setdefault(id(structure), name)
+        if other != name:
+            raise SchemaError(
+                f"{owner}: {other} and {name} are one object; declare each on its own"
+            )
+    known = dict(structures)
+    for name, structure in structures.items():
+        structure._check_links(name, known, _linker(known, f"{owner}.{name}"))
+
+
+def to_json(structures: Mapping[str, Structure]) -> str:
+    """The schema as the engine takes it."""
+    known = dict(structures)
+    return json.dumps(
+        {
+            "structures": [
+                {"name": name, **structure._to_json(_linker(known, name))}
+                for name, structure in known.items()
+            ]
+        }
+    )
+
+
+def _linker(structures: dict[str, Structure], owner: str) -> Any:
+    def name_of(target: str | Structure, argument: str) -> str:
+        if isinstance(target, str):
+            if target in structures:
+                return target
+        elif isinstance(target, Structure):
+            for name, structure in structures.items():
+                if structure is target:
+                    return name
+            if target.name in structures and type(structures[target.name]) is type(target):
+                return target.name
+        else:
+            raise SchemaError(f"{owner}: {argument}={target!r} is neither a name nor a structure")
+        raise SchemaError(
+            f"{owner}: {argument}={target!r} is not declared here; there are: "
+            f"{names_of(structures)}"
+        )
+
+    return name_of
+
+
+class Member:
+    """One structure of an open database."""
+
+    __slots__ = ("declaration", "id", "name")
+
+    def __init__(self, name: str, structure_id: int, declaration: Structure) -> None:
+        self.name = name
+        self.id = structure_id
+        self.declaration = declaration
+
+
+class Catalog:
+    """The structures of an open database by name: as declared where declared, else as stored."""
+
+    __slots__ = ("_declared", "_links", "entries")
+
+    def __init__(self, declared: Mapping[str, Structure], stored: str) -> None:
+        self._declared = dict(declared)
+        self.entries: dict[str, Member] = {}
+        self._links: dict[str, str] = {}
+        for item in json.loads(stored)["structures"]:
+            name = item["name"]
+            kind = _KINDS.get(item["kind"])
+            if kind is None:
+                raise SchemaError(
+                    f"{name} is of kind {item['kind']!r}, which this version does not know; "
+                    "nothing is lost, open it with a newer version"
+                )
+            declaration = self._declared.get(name)
+            if declaration is None or type(declaration).KIND != kind.KIND:
+                declaration = kind._from_json(item)
+            self.entries[name] = Member(name, item["id"], declaration)
+            if item.get("rows") is not None:
+                self._links[name] = item["rows"]
+
+    def link_of(self, name: str) -> Member | None:
+        """The rows that vectors are linked to."""
+        target = self._links.get(name)
+        return None if target is None else self.entries.get(target)
+
+    def reloaded(self, stored: str) -> Catalog:
+        """The catalog of a schema that changed."""
+        return Catalog(self._declared, stored)

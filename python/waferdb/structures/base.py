@@ -1,0 +1,267 @@
+"""What all structures share: being declared, being bound to a scope, and being read page by page.
+
+A structure is one class in two states. Declared (in a class body or a schema dict) it holds its
+arguments; reached through a database, transaction or snapshot it is a copy bound to that scope.
+Binding copies only what the calls need: a transaction binds each structure it touches anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Self, TypeVar, overload
+
+from waferdb import _core, units
+from waferdb.errors import ClosedError, SchemaError, TransactionError
+from waferdb.results import Freshness, Key, Read, Receipt
+from waferdb.scope import UNBOUND, AsOf, Scope
+
+if TYPE_CHECKING:
+    from waferdb.database import Database
+    from waferdb.policies import Consistency
+
+D = TypeVar("D")
+K = TypeVar("K", str, bytes)
+T = TypeVar("T")
+
+_new = object.__new__
+_PAGE_ITEMS = 256
+
+
+class Structure:
+    """The base of all structures."""
+
+    __slots__ = ("_id", "_name", "_receipt", "_scope", "_tx")
+
+    KIND: ClassVar[str] = ""
+
+    _id: int
+    _name: str
+    _receipt: Receipt
+    _scope: Scope
+    _tx: _core.Transaction | None
+
+    def __init__(self) -> None:
+        self._id = -1
+        self._name = ""
+        self._receipt = UNBOUND.receipt
+        self._scope = UNBOUND
+        self._tx = None
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, instance: Database, owner: type) -> Self: ...
+    def __get__(self, instance: Database | None, owner: type) -> Self:
+        if instance is None:
+            return self
+        bound: Any = instance._bound.get(self._name)
+        return bound if bound is not None else instance._bind(self._name)  # type: ignore[return-value]
+
+    def __set__(self, instance: Database, value: object) -> NoReturn:
+        raise AttributeError(
+            f"{self._name!r} is a structure of the database; write into it instead"
+        )
+
+    @property
+    def name(self) -> str:
+        """The structure's name in its database; empty while it has none."""
+        return self._name
+
+    def _bind(self, scope: Scope, name: str, structure_id: int) -> Self:
+        """A copy for one scope."""
+        bound = _new(type(self))
+        bound._tx = scope.core
+        bound._id = structure_id
+        bound._name = name
+        bound._receipt = scope.receipt
+        bound._scope = scope
+        return bound
+
+    def _arguments(self) -> dict[str, Any]:
+        """The declared arguments that differ from nothing, for `repr`."""
+        return {}
+
+    def _to_json(self, name_of: Callable[[str | Structure, str], str]) -> dict[str, Any]:
+        """The stored form without name; `name_of` resolves references to other structures."""
+        raise NotImplementedError
+
+    @classmethod
+    def _from_json(cls, stored: dict[str, Any]) -> Self:
+        """The declaration of its stored form."""
+        raise NotImplementedError
+
+    def _check_links(self, name: str, structures: dict[str, Structure], link: _Linker) -> None:
+        """Raises `SchemaError` for a reference that cannot be."""
+
+    def _reader(self, consistency: Consistency | None, as_of: AsOf | None) -> _core.Reader:
+        """The reader of a call that does not report its freshness."""
+        if consistency is None and as_of is None:
+            return self._scope.strong()
+        return self._scope.reader(consistency, as_of)
+
+    def _forget(self, *key: Key) -> Receipt:
+        """Masks every version of a key, at every LSN."""
+        return self._scope.write(_core.Transaction.forget, self._id, key)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} cannot be pickled or copied; pass keys or values instead, "
+            'and open the database in the other process with mode="r"'
+        )
+
+    def __repr__(self) -> str:
+        kind = type(self).__name__
+        if self._scope is UNBOUND:
+            shown = ", ".join(f"{name}={value!r}" for name, value in self._arguments().items())
+            return f"{kind}({shown})"
+        return f"<{kind} {self._name!r} of {self._scope.shared.label}>"
+
+
+_Linker = Callable[["str | Structure", str], str]
+
+
+class Keyed(Structure, Generic[K]):
+    """Structures whose entries are found by a key."""
+
+    __slots__ = ()
+
+    def count(self, *, consistency: Consistency | None = None, as_of: AsOf | None = None) -> int:
+        """How many keys there are.
+
+        >>> import waferdb
+        >>> db = waferdb.open(":memory:", {"facts": waferdb.Rows()})
+        >>> db.facts.count()
+        0
+        """
+        self._check_past(as_of)
+        return self._reader(consistency, as_of).count(self._id)
+
+    def keys(
+        self, *, consistency: Consistency | None = None, as_of: AsOf | None = None
+    ) -> Cursor[K]:
+        """The keys in order, as a cursor over the snapshot taken now."""
+        self._check_past(as_of)
+        reader = self._scope.reader(consistency, as_of)
+        core = reader.scan(self._id, None, None, None, None, None, False)
+        return Cursor(self._scope, core.page, core.close, core.lsn, _first)
+
+    def __iter__(self) -> Iterator[K]:
+        return self.keys()
+
+    def __contains__(self, key: object) -> bool:
+        if not isinstance(key, str | bytes):
+            return False
+        return self._scope.strong().contains(self._id, key)
+
+    def _check_past(self, as_of: AsOf | None) -> None:
+        """Raises `TypeError` where a structure keeps no history."""
+
+    def _watch(self, key: Key) -> None:
+        if self._tx is None:
+            raise TransactionError("for_update=True is for reads inside a transaction")
+        self._tx.watch(self._id, key)
+
+
+def _first(item: tuple[Any, ...]) -> Any:
+    return item[0]
+
+
+class Cursor(Generic[T]):
+    """The items of a scan over one snapshot, fetched page by page; holds no lock.
+
+    An iterator and a context manager. It ends with its transaction or database (`ClosedError`) and
+    when its lease runs out (`SnapshotExpiredError`). `freshness` says which LSN it reads.
+    """
+
+    __slots__ = ("_close", "_decode", "_fetch", "_items", "_scope", "freshness")
+
+    freshness: Freshness
+
+    def __init__(
+        self,
+        scope: Scope,
+        fetch: Callable[[int], Sequence[Any]],
+        close: Callable[[], None],
+        lsn: int,
+        decode: Callable[[Any], T],
+    ) -> None:
+        self._scope = scope
+        self._fetch: Callable[[int], Sequence[Any]] | None = fetch
+        self._close = close
+        self._decode = decode
+        self._items: Iterator[Any] = iter(())
+        self.freshness = Freshness(lsn)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        if self._scope.ended:
+            raise ClosedError("the cursor ended with its transaction or database; scan again")
+        for item in self._items:
+            return self._decode(item)
+        if self._fetch is None:
+            raise ClosedError("the cursor is closed; scan again")
+        page = self._fetch(_PAGE_ITEMS)
+        if not page:
+            raise StopIteration
+        self._items = iter(page)
+        return self._decode(next(self._items))
+
+    def close(self) -> None:
+        """Lets the snapshot go; a second call does nothing."""
+        if self._fetch is not None:
+            self._fetch = None
+            self._items = iter(())
+            self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Cursor at LSN {self.freshness.lsn}{', closed' if self._fetch is None else ''}>"
+
+
+def read_of(
+    found: tuple[bytes, int, int] | None, decode: Callable[[bytes], T], lsn: int
+) -> Read[T]:
+    """The `Read` of what the engine found."""
+    if found is None:
+        return Read(None, None, None, Freshness(lsn))
+    raw, version, time = found
+    return Read(decode(raw), version, units.to_datetime(time), Freshness(lsn))
+
+
+def check_limit(limit: int | None) -> None:
+    """Raises for a limit that is no count."""
+    if limit is not None:
+        if isinstance(limit, bool) or not isinstance(limit, int):
+            raise TypeError(f"limit= is an int, not {type(limit).__name__}")
+        if limit < 0:
+            raise ValueError(f"limit={limit} is negative")
+
+
+def check_text(value: object, what: str) -> None:
+    """Raises `TypeError` unless `value` is text."""
+    if not isinstance(value, str):
+        raise TypeError(f"{what} is a str, not {type(value).__name__}")
+
+
+def choice(value: str, name: str, allowed: Sequence[str]) -> str:
+    """`value`, if it is one of those allowed; else `SchemaError`."""
+    if value not in allowed:
+        raise SchemaError(f"{name}={value!r}: it is one of {', '.join(map(repr, allowed))}")
+    return value
+
+
+def in_chunks(items: list[T], count: int) -> Iterable[list[T]]:
+    """The items in lists of `count`; all at once for 0."""
+    if not count or len(items) <= count:
+        return (items,)
+    return (items[start : start + count] for start in range(0, len(items), count))

@@ -1,0 +1,172 @@
+"""The scopes that write: transactions and batches.
+
+1. A transaction is one core transaction from begin to end; its `Receipt` is shared by all its
+   writes and filled in by the commit.
+2. However a commit fails, the receipt says so; it never turns into another commit's.
+3. A batch commits whenever it holds `every` writes; what it committed stays, whatever follows.
+
+A transaction or batch is used by one thread at a time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ParamSpec
+
+from waferdb import _core
+from waferdb.errors import ClosedError, TransactionError, UnknownOutcomeError
+from waferdb.results import Receipt
+from waferdb.scope import Live, Operation, Scope, Shared, reader_within
+
+if TYPE_CHECKING:
+    from waferdb.policies import Consistency
+    from waferdb.scope import AsOf
+
+P = ParamSpec("P")
+
+# A batch commits early rather than come near the limit of one commit.
+_BATCH_BYTES = _core.LIMITS["commit_bytes_max"] // 4
+
+
+def _commit(core: _core.Transaction, receipt: Receipt, parent: Live) -> None:
+    try:
+        commit = core.commit()
+    except UnknownOutcomeError:
+        receipt._fate = "the outcome of its transaction is unknown; ask db.outcome(txn)"
+        raise
+    except BaseException:
+        receipt._fate = "its transaction failed to commit"
+        raise
+    receipt._commit = commit
+    parent.committed(commit[0])
+
+
+class TransactionScope(Scope):
+    """One transaction: reads at its snapshot and its own writes, committed together."""
+
+    __slots__ = ("_ended", "_parent", "_reader", "tx")
+    what = "a transaction"
+
+    def __init__(self, parent: Live, core: _core.Transaction) -> None:
+        self._parent = parent
+        self.chunk = 0
+        self.core = self.tx = core
+        self.receipt = Receipt()
+        self._reader: _core.Reader | None = None
+        self._ended = False
+
+    @property
+    def shared(self) -> Shared:
+        return self._parent.shared
+
+    @property
+    def lsn(self) -> int:
+        return self.tx.lsn
+
+    @property
+    def ended(self) -> bool:
+        return self._ended or self._parent.ended
+
+    def check_open(self) -> None:
+        """Raises `TransactionError` once the transaction has ended."""
+        if self._ended:
+            raise TransactionError("the transaction has ended; begin another one")
+
+    def strong(self) -> _core.Reader:
+        reader = self._reader
+        if reader is None:
+            self.check_open()
+            reader = self._reader = self.tx.reader()
+        return reader
+
+    def reader(self, consistency: Consistency | None, as_of: AsOf | None) -> _core.Reader:
+        self.check_open()
+        return reader_within(self, consistency, as_of)
+
+    def write(self, op: Operation[P], *args: P.args, **kwargs: P.kwargs) -> Receipt:
+        op(self.tx, *args, **kwargs)
+        return self.receipt
+
+    def rollback(self) -> None:
+        """Gives up all writes; a second call does nothing."""
+        if not self._ended:
+            self._ended = True
+            self.receipt._fate = "its transaction was rolled back"
+            self.tx.rollback()
+
+    def exit(self, failed: bool) -> None:
+        if failed:
+            self.rollback()
+        elif not self._ended:
+            self._ended = True
+            _commit(self.tx, self.receipt, self._parent)
+
+
+class BatchScope(Scope):
+    """Writes only, committed each `every` of them."""
+
+    __slots__ = ("_ended", "_open", "_parent", "_priority", "commits")
+    what = "a batch"
+
+    def __init__(self, parent: Live, every: int, priority: str) -> None:
+        self._parent = parent
+        self._priority = priority
+        self._open: _core.Transaction | None = None
+        self._ended = False
+        self.chunk = every
+        self.core = None
+        self.commits = 0
+        self.receipt = Receipt()
+
+    @property
+    def shared(self) -> Shared:
+        return self._parent.shared
+
+    @property
+    def lsn(self) -> int:
+        return self._parent.lsn
+
+    @property
+    def ended(self) -> bool:
+        return self._ended or self._parent.ended
+
+    def strong(self) -> _core.Reader:
+        raise TransactionError("a batch only writes; read on the database or in a transaction")
+
+    def reader(self, consistency: Consistency | None, as_of: AsOf | None) -> _core.Reader:
+        return self.strong()
+
+    def write(self, op: Operation[P], *args: P.args, **kwargs: P.kwargs) -> Receipt:
+        if self._ended:
+            raise ClosedError("the batch has ended; begin another one")
+        core = self._open
+        if core is None:
+            core = self._parent.engine.begin(priority=self._priority, mode="batch")
+            self._open = core
+            self.receipt = Receipt()
+        receipt = self.receipt
+        op(core, *args, **kwargs)
+        if core.operations >= self.chunk or core.bytes >= _BATCH_BYTES:
+            self._flush()
+        return receipt
+
+    def _flush(self) -> None:
+        core, self._open = self._open, None
+        if core is not None:
+            _commit(core, self.receipt, self._parent)
+            self.commits += 1
+
+    def rollback(self) -> None:
+        """Gives up the writes not committed yet."""
+        core, self._open = self._open, None
+        if core is not None:
+            self.receipt._fate = "its part of the batch was rolled back"
+            core.rollback()
+
+    def exit(self, failed: bool) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        if failed:
+            self.rollback()
+        else:
+            self._flush()
