@@ -688,10 +688,11 @@ impl Transaction {
                 self.released(&derived, snapshot, &key, &mut touched)?;
                 let Some(entry) = entry else { continue };
                 let row = overlay.value(&entry.slot)?;
-                rows::check_unique(&overlay, &derived, &key, &row, |number, value| {
+                let claim = |number, value: Vec<u8>| {
                     touched.push((number, value.clone()));
                     claims.insert((number, value), key.clone())
-                })?;
+                };
+                rows::check_unique(&overlay.base, &overlay, &derived, &key, &row, claim)?;
             }
             for (number, value) in touched {
                 let key = conflict_key(Space::Unique { structure: id, number }, &value);
@@ -714,7 +715,7 @@ impl Transaction {
         let Some(version) = base.get(derived.rows(), key) else { return Ok(()) };
         let row = base.value(&version.entry.slot)?;
         for number in 0..derived.unique.len() {
-            let value = derived.unique_entry(number, &row)?;
+            let value = derived.unique_entry(number, &row);
             touched.extend(value.map(|value| (number as u16, value)));
         }
         Ok(())

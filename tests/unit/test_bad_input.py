@@ -459,14 +459,14 @@ def segmented(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]
     path = tmp_path_factory.mktemp("segmented") / "agent.wafer"
     keys: set[str] = set()
     with Memory(path, durability="async") as db:
-        for number in range(160):
+        for number in range(40):
             blob = np.random.default_rng(number).bytes(4 << 20)
             db.facts.put(f"big-{number:03}", {"blob": blob})
             keys.add(f"big-{number:03}")
             if len(log_files(path)) > 3:
                 break
     if len(log_files(path)) < 3:
-        pytest.skip("the log did not rotate within 640 MiB")
+        pytest.skip("the log did not rotate within 160 MiB")
     return path, keys
 
 

@@ -119,6 +119,24 @@ def test_racing_for_an_absent_key_or_a_unique_value_has_one_winner(db: Any) -> N
     assert len(list(db.facts.find({"email": "one@x"}))) == 1
 
 
+def test_of_racing_read_modify_writes_none_is_lost(db: Any) -> None:
+    db.facts.put("k", {"n": 0})
+
+    def work(_: int) -> int:
+        won = 0
+        for _ in range(30):
+            try:
+                with db.transaction() as tx:
+                    tx.facts.put("k", {"n": tx.facts["k"]["n"] + 1})
+            except waferdb.ConflictError:
+                continue
+            won += 1
+        return won
+
+    assert db.facts["k"] == {"n": 0}
+    assert sum(together(4, work)) == db.facts["k"]["n"]
+
+
 def test_a_thread_waiting_in_the_engine_lets_others_run(db: Any) -> None:
     target = db.lsn + 1
     waiting = threading.Event()

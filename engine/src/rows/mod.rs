@@ -52,17 +52,16 @@ impl<'a> Derived<'a> {
         self.indexes.is_empty() && self.unique.is_empty()
     }
 
-    /// The entry of one index for one row, `None` where the row is outside the index.
-    pub fn index_entry(&self, number: usize, key: &[u8], row: &[u8]) -> Result<Option<Vec<u8>>> {
-        let entry = query::index_key(&self.indexes[number], row)?;
-        Ok(entry.map(|mut entry| {
-            put_key(&mut entry, key);
-            entry
-        }))
+    /// The entry of one index for one row, `None` where the row is outside the index. A NaN is
+    /// refused when a row is put (`check`); one from before the index was declared is outside it.
+    pub fn index_entry(&self, number: usize, key: &[u8], row: &[u8]) -> Option<Vec<u8>> {
+        let mut entry = query::index_key(&self.indexes[number], row).ok().flatten()?;
+        put_key(&mut entry, key);
+        Some(entry)
     }
 
-    pub fn unique_entry(&self, number: usize, row: &[u8]) -> Result<Option<Vec<u8>>> {
-        query::unique_key(&self.unique[number], row)
+    pub fn unique_entry(&self, number: usize, row: &[u8]) -> Option<Vec<u8>> {
+        query::unique_key(&self.unique[number], row).ok().flatten()
     }
 }
 
@@ -124,12 +123,12 @@ pub fn forget(state: &impl Change, derived: &Derived<'_>, key: &[u8]) -> Result<
         for version in state.versions(derived.rows(), key) {
             let row = state.value(&version.entry.slot)?;
             for number in 0..derived.indexes.len() {
-                if let Some(entry) = derived.index_entry(number, key, &row)? {
+                if let Some(entry) = derived.index_entry(number, key, &row) {
                     state.erase(derived.index(number), &entry);
                 }
             }
             for number in 0..derived.unique.len() {
-                if let Some(entry) = derived.unique_entry(number, &row)?
+                if let Some(entry) = derived.unique_entry(number, &row)
                     && owner(state, derived.unique(number), &entry).as_deref() == Some(key)
                 {
                     state.set(derived.unique(number), &entry, None);
@@ -154,12 +153,9 @@ fn change_indexes(
         Some(version) => Some(state.value(&version.entry.slot)?),
         None => None,
     };
-    let entry_of = |row: Option<&[u8]>, number: usize| match row {
-        Some(row) => derived.index_entry(number, key, row),
-        None => Ok(None),
-    };
     for number in 0..derived.indexes.len() {
-        let (before, after) = (entry_of(old.as_deref(), number)?, entry_of(new, number)?);
+        let entry_of = |row| derived.index_entry(number, key, row);
+        let (before, after) = (old.as_deref().and_then(entry_of), new.and_then(entry_of));
         if before == after {
             continue;
         }
@@ -170,13 +166,10 @@ fn change_indexes(
             state.set(derived.index(number), &after, Some(Entry::mark()));
         }
     }
-    let unique_of = |row: Option<&[u8]>, number: usize| match row {
-        Some(row) => derived.unique_entry(number, row),
-        None => Ok(None),
-    };
     for number in 0..derived.unique.len() {
         let tree = derived.unique(number);
-        let (before, after) = (unique_of(old.as_deref(), number)?, unique_of(new, number)?);
+        let entry_of = |row| derived.unique_entry(number, row);
+        let (before, after) = (old.as_deref().and_then(entry_of), new.and_then(entry_of));
         if before != after
             && let Some(before) = before
             && owner(state, tree, &before).as_deref() == Some(key)
@@ -202,8 +195,10 @@ pub fn named<'a>(schema: &'a Schema, name: &str) -> Option<Derived<'a>> {
     Derived::of(schema.named(name)?)
 }
 
-/// Whether a row's unique values are its own at the end of a transaction; `state` sees its writes.
+/// Whether a row's unique values are its own at the end of a transaction: `base` is the state it
+/// began with, `state` sees its writes, and `claim` remembers the values its own rows take.
 pub fn check_unique(
+    base: &impl Look,
     state: &impl Look,
     derived: &Derived<'_>,
     key: &[u8],
@@ -211,7 +206,7 @@ pub fn check_unique(
     mut claim: impl FnMut(u16, Vec<u8>) -> Option<Box<[u8]>>,
 ) -> Result<()> {
     for number in 0..derived.unique.len() {
-        let Some(entry) = derived.unique_entry(number, row)? else { continue };
+        let Some(entry) = derived.unique_entry(number, row) else { continue };
         let taken = |other: &[u8]| {
             Err(Error::new(
                 ErrorKind::Unique,
@@ -223,7 +218,7 @@ pub fn check_unique(
                 ),
             ))
         };
-        if let Some(other) = owner(state, derived.unique(number), &entry)
+        if let Some(other) = owner(base, derived.unique(number), &entry)
             && *other != *key
             && still_has(state, derived, number, &other, &entry)?
         {
@@ -247,5 +242,5 @@ fn still_has(
 ) -> Result<bool> {
     let Some(version) = state.get(derived.rows(), key) else { return Ok(false) };
     let row = state.value(&version.entry.slot)?;
-    Ok(derived.unique_entry(number, &row)?.as_deref() == Some(entry))
+    Ok(derived.unique_entry(number, &row).as_deref() == Some(entry))
 }
