@@ -30,7 +30,7 @@ use crate::storage::{Lock, Storage};
 use crate::store::{Applier, Catalog, Store, with_sources};
 use crate::transaction::{self, Transaction, TransactionOptions};
 use crate::values::Values;
-use crate::{cache, ordered};
+use crate::{backup, cache, ordered};
 
 /// What every handle, transaction and reader of one open database shares.
 pub struct Shared {
@@ -279,6 +279,23 @@ impl Database {
         self.shared.stats()
     }
 
+    /// A consistent copy in `destination`, which holds nothing yet, while writes go on: everything
+    /// durable when it begins. `progress` is told bytes copied and bytes in all.
+    pub fn backup(
+        &self,
+        destination: &dyn Storage,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Lsn> {
+        self.shared.check_open()?;
+        if self.is_writable() {
+            self.shared.pipeline.flush()?;
+        }
+        let (lsn, end) = self.shared.pipeline.durable_end();
+        let database = self.shared.pipeline.database();
+        backup::copy(&self.shared.segments, &database, end, destination, progress)?;
+        Ok(lsn)
+    }
+
     /// One background step, for callers that run without a thread; `false`: nothing was due.
     pub fn step(&self) -> Result<bool> {
         self.shared.check_open()?;
@@ -498,13 +515,10 @@ impl Shared {
         let Some(history) = self.options.history_micros else { return false };
         let newest = self.pipeline.visible();
         let horizon = self.pipeline.now().saturating_sub(history);
-        let mut floor = self.store.ledger.lsn_at(horizon, newest);
-        if let Some(oldest) = self.store.snapshots.oldest() {
-            floor = floor.min(oldest);
-        }
-        let raised = floor > self.store.floor();
+        let before = self.store.floor();
+        let floor = self.store.raise_floor(self.store.ledger.lsn_at(horizon, newest));
+        let raised = floor > before;
         if raised {
-            self.store.raise_floor(floor);
             for structure in self.store.catalog().structures.values() {
                 if let Some(vectors) = &structure.vectors {
                     vectors.prune(floor);

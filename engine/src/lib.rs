@@ -40,6 +40,7 @@ pub mod store;
 pub mod values;
 
 // Whole.
+pub mod backup;
 pub mod checkpoint;
 pub mod database;
 pub mod marker;

@@ -71,6 +71,8 @@ impl Reader {
                 format!("LSN {lsn} is not committed yet, the newest is {newest}"),
             ));
         }
+        // Pinned first: the floor cannot pass it any more.
+        let pin = Arc::new(shared.store.snapshots.pin(lsn));
         let floor = shared.store.floor();
         if lsn < floor {
             return Err(Error::new(
@@ -81,7 +83,6 @@ impl Reader {
                 ),
             ));
         }
-        let pin = Arc::new(shared.store.snapshots.pin(lsn));
         let opened = shared.options.clock.monotonic_nanos();
         Ok(Self { shared, at: At::Pinned { pin, opened }, closed: Arc::default() })
     }

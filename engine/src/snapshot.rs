@@ -24,7 +24,12 @@ impl Snapshots {
 
     /// The oldest pinned LSN.
     pub fn oldest(&self) -> Option<Lsn> {
-        self.pinned.lock().keys().next().copied()
+        self.with_oldest(|oldest| oldest)
+    }
+
+    /// Runs `decide` on the oldest pinned LSN while no other can be pinned.
+    pub fn with_oldest<T>(&self, decide: impl FnOnce(Option<Lsn>) -> T) -> T {
+        decide(self.pinned.lock().keys().next().copied())
     }
 }
 

@@ -231,9 +231,13 @@ impl Store {
         self.floor.load(std::sync::atomic::Ordering::Acquire)
     }
 
-    /// Reads below `lsn` are refused from now on, and their versions dropped step by step.
-    pub fn raise_floor(&self, lsn: Lsn) {
-        self.floor.fetch_max(lsn, std::sync::atomic::Ordering::AcqRel);
+    /// Reads below `lsn`, or below the oldest pinned one, are refused from now on, and their
+    /// versions dropped step by step; the floor that holds.
+    pub fn raise_floor(&self, lsn: Lsn) -> Lsn {
+        self.snapshots.with_oldest(|oldest| {
+            let lsn = oldest.map_or(lsn, |oldest| oldest.min(lsn));
+            self.floor.fetch_max(lsn, std::sync::atomic::Ordering::AcqRel).max(lsn)
+        })
     }
 
     pub fn now(&self) -> Micros {
@@ -251,9 +255,7 @@ impl Store {
     /// Takes a commit into every structure.
     pub fn apply(&self, commit: &Commit, digests: &[audit::Hash]) -> Result<()> {
         let catalog = self.catalog();
-        for op in &commit.frames.ops {
-            self.values.admit(&commit.pointer(op), &commit.frames, op);
-        }
+        self.values.admit(commit);
         self.apply_to(&catalog, commit, digests, None)?;
         self.ledger.record(commit);
         Ok(())
@@ -547,8 +549,10 @@ impl Change for Applying<'_> {
 
     fn prune(&self, tree: Tree, key: &[u8]) {
         let Some(index) = self.index(tree) else { return };
-        let oldest = self.snapshot.store.snapshots.oldest().unwrap_or(self.snapshot.lsn);
-        index.prune(key, oldest.min(self.snapshot.lsn));
+        // Readers at the newest published LSN, one below at least, may be under way.
+        let newest = self.snapshot.lsn.saturating_sub(1);
+        let oldest = self.snapshot.store.snapshots.oldest().unwrap_or(newest);
+        index.prune(key, oldest.min(newest));
     }
 
     fn put_vector(&self, structure: StructureId, key: &str, vector: &[f32]) {

@@ -8,7 +8,7 @@ use quick_cache::sync::Cache;
 use crate::error::Result;
 use crate::log::Pointer;
 use crate::log::reader::PointReader;
-use crate::log::record::{Codec, Frames, Op, ValueAt};
+use crate::log::record::{Codec, Commit, ValueAt};
 use crate::ordered::Slot;
 
 /// Values above this are read from the log each time.
@@ -76,21 +76,34 @@ impl Values {
         Ok(value)
     }
 
-    /// Keeps a value that was just written: it is likely to be read soon, and its pages are not
-    /// in the page cache. Vectors are in memory anyway.
-    pub fn admit(&self, pointer: &Pointer, frames: &Frames, op: &Op) {
-        let stored = matches!(op.value, ValueAt::Stored { .. } | ValueAt::Back { .. });
-        if !stored || op.codec == Codec::Float32 {
-            return;
-        }
-        if let Some(value) = frames.value(op)
-            && value.len() <= CACHED_BYTES_MAX
-        {
-            self.cache.insert((pointer.segment, pointer.offset), Arc::from(value));
+    /// Keeps the values of a commit that was just written: they are likely to be read soon, and
+    /// their pages are not in the page cache. Vectors are in memory anyway.
+    pub fn admit(&self, commit: &Commit) {
+        let mut kept: Vec<(usize, Arc<[u8]>)> = Vec::new();
+        for (number, op) in commit.frames.ops.iter().enumerate() {
+            let owner = match op.value {
+                ValueAt::Stored { .. } => number,
+                ValueAt::Back { owner, .. } => owner,
+                ValueAt::None | ValueAt::Inline(_) => continue,
+            };
+            let value = commit.frames.value(op).expect("a stored value has bytes");
+            if op.codec == Codec::Float32 || value.len() > CACHED_BYTES_MAX {
+                continue;
+            }
+            let known = kept.iter().rev().find(|(known, _)| *known == owner);
+            let value = match known {
+                Some((_, value)) => Arc::clone(value),
+                None => {
+                    kept.push((owner, Arc::from(value)));
+                    Arc::clone(&kept.last().expect("just pushed").1)
+                }
+            };
+            let pointer = commit.pointer(op);
+            self.cache.insert((pointer.segment, pointer.offset), value);
         }
     }
 
-    pub fn commit(&self, pointer: &Pointer) -> Result<crate::log::record::Commit> {
+    pub fn commit(&self, pointer: &Pointer) -> Result<Commit> {
         self.reader.commit(pointer, |segment, offset, into| self.unsynced(segment, offset, into))
     }
 

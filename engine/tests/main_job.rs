@@ -261,3 +261,22 @@ fn a_forgotten_key_is_answered_at_no_lsn() {
     db.close().unwrap();
     check(&open(&storage));
 }
+
+#[test]
+fn a_backup_taken_while_open_is_whole_also_at_a_segment_boundary() {
+    let storage = Arc::new(MemoryStorage::new());
+    let db = open(&storage);
+    for index in 0..120 {
+        let text = format!("a text that is long enough to have a checksum of its own {index}");
+        remember(&db, &format!("k{index}"), "ann", index, &text);
+        if index % 10 != 9 {
+            continue;
+        }
+        let copy = Arc::new(MemoryStorage::new());
+        let lsn = db.backup(&*copy, &mut |_, _| {}).unwrap();
+        assert_eq!(lsn, index as u64 + 1);
+        check_all(&open(&copy), lsn);
+        assert!(db.backup(&*copy, &mut |_, _| {}).is_err(), "never over something");
+    }
+    db.close().unwrap();
+}

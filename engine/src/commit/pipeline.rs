@@ -26,7 +26,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::latency::Latency;
 use crate::limits;
 use crate::log::Lsn;
-use crate::log::format::{DatabaseId, Identity, Place, RecordKind, SegmentHeader};
+use crate::log::format::{
+    DatabaseId, Identity, Place, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader,
+};
 use crate::log::queue::{self, Group, NeedSegment, Queue};
 use crate::log::record::{self, Commit, CommitHead, EncodedHead, Frames, RecordPlace};
 use crate::log::writer::{Segments, Writer};
@@ -102,6 +104,8 @@ struct Sequence {
     in_flight: Option<Arc<Group>>,
     leading: bool,
     durable: Lsn,
+    /// End of the last durable group.
+    durable_end: Place,
     /// Everything up to here may be applied: durable, or asynchronous with no gap before it.
     may_apply: Lsn,
     checkpoint: Place,
@@ -161,6 +165,8 @@ impl Pipeline {
         random: Arc<dyn Random>,
     ) -> Self {
         let monotonic = clock.monotonic_nanos();
+        let tail = start.queue.tail();
+        let durable_end = Place { segment: tail.segment.segment, offset: tail.offset };
         Self {
             sequence: Mutex::new(Sequence {
                 queue: start.queue,
@@ -169,6 +175,7 @@ impl Pipeline {
                 in_flight: None,
                 leading: false,
                 durable: start.durable,
+                durable_end,
                 may_apply: start.durable,
                 checkpoint: start.checkpoint,
                 failure: None,
@@ -207,6 +214,16 @@ impl Pipeline {
 
     pub fn durable(&self) -> Lsn {
         self.sequence.lock().durable
+    }
+
+    /// The newest durable LSN and where its group ends.
+    pub fn durable_end(&self) -> (Lsn, Place) {
+        let sequence = self.sequence.lock();
+        (sequence.durable, sequence.durable_end)
+    }
+
+    pub fn database(&self) -> DatabaseId {
+        self.identity.database
     }
 
     pub fn syncs(&self) -> u64 {
@@ -358,6 +375,12 @@ impl Pipeline {
             Ok(()) => {
                 sequence.in_flight = None;
                 sequence.durable = sequence.durable.max(group.last_lsn());
+                sequence.durable_end = match group.seals {
+                    false => Place { segment: group.segment, offset: group.end() },
+                    true => {
+                        Place { segment: group.segment + 1, offset: SEGMENT_HEADER_BYTES as u64 }
+                    }
+                };
                 if let Some(place) = group.checkpoint {
                     sequence.checkpoint = place;
                 }
