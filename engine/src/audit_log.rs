@@ -76,12 +76,7 @@ pub fn leaf(shared: &Shared, id: StructureId, lsn: Lsn) -> Result<Vec<u8>> {
 }
 
 /// That a commit is in the tree of `size` leaves (now, if not given).
-pub fn prove(
-    shared: &Shared,
-    id: StructureId,
-    lsn: Lsn,
-    size: Option<u64>,
-) -> Result<Inclusion> {
+pub fn prove(shared: &Shared, id: StructureId, lsn: Lsn, size: Option<u64>) -> Result<Inclusion> {
     let trail = Trail::of(shared, id)?;
     let size = trail.size_or_now(size)?;
     let index = trail.index(lsn)?;
@@ -126,9 +121,10 @@ impl<'a> Trail<'a> {
         shared.check_open()?;
         let visible = shared.pipeline.strong()?;
         let catalog = shared.store.catalog();
-        let structure = catalog.schema.by_id(id).ok_or_else(|| {
-            Error::new(ErrorKind::Schema, format!("structure {id} was dropped"))
-        })?;
+        let structure = catalog
+            .schema
+            .by_id(id)
+            .ok_or_else(|| Error::new(ErrorKind::Schema, format!("structure {id} was dropped")))?;
         if !matches!(structure.kind, Kind::Audit {}) {
             return Err(Error::argument(format!(
                 "{:?} is of kind {}, not audit",

@@ -14,7 +14,7 @@ use crate::database::Shared;
 use crate::error::{Error, Result};
 use crate::log::Lsn;
 use crate::log::record::{Commit, Frames, Op, OpKind};
-use crate::schema::{Kind, Schema, StructureId};
+use crate::schema::{Kind, RowCodec, Schema, StructureId};
 
 /// A page ends behind the commit that brings its values to this many bytes.
 const PAGE_BYTES: usize = 16 << 20;
@@ -128,14 +128,15 @@ pub(crate) fn key_of(schema: &Schema, frames: &Frames, op: &Op) -> Result<Vec<Pa
     }
 }
 
+/// Whether keys of the structure are bytes and not text.
+pub fn has_raw_keys(schema: &Schema, structure: StructureId) -> bool {
+    let structure = schema.by_id(structure);
+    structure.is_some_and(|known| matches!(known.kind, Kind::Rows { codec: RowCodec::Raw, .. }))
+}
+
 /// A key as its structure has it: text, but for raw rows.
 pub fn key_part(schema: &Schema, structure: StructureId, key: &[u8]) -> Part {
-    let structure = schema.by_id(structure);
-    if structure.is_some_and(|structure| structure.kind.has_raw_keys()) {
-        Part::Bytes(key.to_vec())
-    } else {
-        text_or_bytes(key)
-    }
+    if has_raw_keys(schema, structure) { Part::Bytes(key.to_vec()) } else { text_or_bytes(key) }
 }
 
 /// A dropped structure may have had either.
@@ -175,8 +176,7 @@ mod tests {
         let declared = Schema::from_json(SCHEMA).unwrap();
         let storage = Arc::new(MemoryStorage::new());
         let database = Database::open(storage, Options::default(), Some(declared)).unwrap();
-        let options =
-            || TransactionOptions { actor: Some("ann".to_owned()), ..Default::default() };
+        let options = || TransactionOptions { actor: Some("ann".to_owned()), ..Default::default() };
         let mut first = database.begin(Mode::Transaction, options()).unwrap();
         first.put(1, b"k", &[0x80], Precondition::default()).unwrap();
         first.put(2, b"\xff", b"raw", Precondition::default()).unwrap();

@@ -10,8 +10,7 @@ use crate::log::Lsn;
 use crate::schema::Schema;
 
 const CHECKPOINT_VERSION: u8 = 1;
-/// Epochs of one database; an open a second for a century stays below.
-const EPOCHS_MAX: usize = 1 << 32;
+const EPOCHS_MAX: usize = 1 << 16;
 
 /// One writer's term: the random incarnation tells copies of a directory apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +27,16 @@ pub struct Checkpoint {
     pub schema: Schema,
 }
 
+/// Older ones are of no use to fencing, and a database may be opened a million times.
+const EPOCHS_KEPT: usize = 64;
+
 impl Checkpoint {
+    pub fn begin_epoch(&mut self, epoch: Epoch) {
+        self.epochs.push(epoch);
+        let excess = self.epochs.len().saturating_sub(EPOCHS_KEPT);
+        self.epochs.drain(..excess);
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![CHECKPOINT_VERSION];
         put_varint(&mut out, self.floor);
@@ -63,6 +71,9 @@ impl Checkpoint {
         }
         let schema = Schema::from_json(decoder.text()?)
             .map_err(|error| Error::corruption(format!("the stored schema: {error}")))?;
+        if !decoder.is_empty() {
+            return Err(Error::corruption("bytes behind a checkpoint's schema"));
+        }
         Ok(Self { epochs, floor, schema })
     }
 }

@@ -24,6 +24,7 @@ use crate::reader::Reader;
 use crate::recovery::{self, Recovered};
 use crate::scheduler::Scheduler;
 use crate::schema::{Kind, Schema, StructureId};
+use crate::snapshot::Pin;
 use crate::stats::{Lag, PolicyInForce, Stats};
 use crate::storage::metered::{Meter, MeteredStorage};
 use crate::storage::{Lock, Storage};
@@ -396,6 +397,16 @@ impl Shared {
         self.commit_latency.record(now.saturating_sub(started));
     }
 
+    /// Pins the newest LSN, such that nothing above it was dropped or pruned before the pin held.
+    pub fn pin_newest(&self) -> Result<Pin> {
+        loop {
+            let pin = self.store.snapshots.pin(self.pipeline.strong()?);
+            if self.pipeline.visible() == pin.lsn() {
+                return Ok(pin);
+            }
+        }
+    }
+
     /// Takes up the stored schema with the declaration merged in, and begins an epoch.
     fn adopt(self: &Arc<Self>, recovered: &Recovered, declared: Option<Schema>) -> Result<()> {
         let known = self.store.catalog();
@@ -428,7 +439,7 @@ impl Shared {
         }
         {
             let mut checkpoint = self.checkpoint.write();
-            checkpoint.epochs.push(self.epoch);
+            checkpoint.begin_epoch(self.epoch);
         }
         self.raise_floor();
         self.write_checkpoint()
@@ -547,7 +558,9 @@ impl Shared {
         let snapshot = self.store.snapshot(lsn);
         let mut removed = false;
         for structure in &snapshot.catalog.schema.structures {
-            if !matches!(structure.kind, Kind::Cache { .. }) {
+            // A cache of bounded capacity is bounded already, and what it evicts must follow from the
+            // log alone, not from when this step ran.
+            if !matches!(structure.kind, Kind::Cache { capacity: None, .. }) {
                 continue;
             }
             let mut sweeping = self.sweeping.lock();

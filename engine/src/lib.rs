@@ -40,7 +40,9 @@ pub mod store;
 pub mod values;
 
 // Whole.
+pub mod audit_log;
 pub mod backup;
+pub mod changes;
 pub mod checkpoint;
 pub mod database;
 pub mod marker;

@@ -83,8 +83,12 @@ impl Reader {
                 ),
             ));
         }
+        Ok(Self::with_pin(shared, pin))
+    }
+
+    fn with_pin(shared: Arc<Shared>, pin: Arc<Pin>) -> Self {
         let opened = shared.options.clock.monotonic_nanos();
-        Ok(Self { shared, at: At::Pinned { pin, opened }, closed: Arc::default() })
+        Self { shared, at: At::Pinned { pin, opened }, closed: Arc::default() }
     }
 
     pub fn in_transaction(
@@ -157,7 +161,10 @@ impl Reader {
     fn fixed(&self) -> Result<Self> {
         self.check()?;
         match &self.at {
-            At::Newest => Self::pinned(Arc::clone(&self.shared), self.shared.pipeline.strong()?),
+            At::Newest => {
+                let pin = Arc::new(self.shared.pin_newest()?);
+                Ok(Self::with_pin(Arc::clone(&self.shared), pin))
+            }
             // Its own closing is apart from that of the reader it came from.
             at => Ok(Self {
                 shared: Arc::clone(&self.shared),
@@ -200,6 +207,12 @@ impl Reader {
         let structure = structure(look.schema(), id)?;
         let version = match &structure.kind {
             Kind::Rows { .. } => look.get(Tree::new(id, 0), key),
+            // Old cache versions go when no snapshot is pinned to them.
+            Kind::Cache { .. } if matches!(self.at, At::Newest) => {
+                let fixed = self.fixed()?;
+                let look = fixed.look()?;
+                return fixed.find_one(&*look, id, key);
+            }
             Kind::Cache { .. } => cache::find(look, id, key),
             Kind::Vectors { .. } => {
                 let text = text_key(key)?;

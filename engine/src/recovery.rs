@@ -93,8 +93,8 @@ pub fn find_or_create(storage: &dyn Storage, options: &Options) -> Result<(Datab
             }
             Ok((stored, found))
         }
-        (marker, _) => {
-            if !writes || (!options.create && marker == Marker::Absent) {
+        _ => {
+            if !writes || !options.create {
                 return Err(not_found(storage));
             }
             check_empty(storage)?;
@@ -103,7 +103,12 @@ pub fn find_or_create(storage: &dyn Storage, options: &Options) -> Result<(Datab
     }
 }
 
+/// Without a marker: a log, or what a creation cut off left behind?
 fn holds_commits(found: &Found) -> Result<bool> {
+    let first = &found.segments[0];
+    if segment::last_nonzero(&*first.file, SEGMENT_HEADER_BYTES as u64)?.is_none() {
+        return Ok(false);
+    }
     let mut commits = false;
     repair::walk(&found.segments, repair::first_expected(), |_, group| {
         commits |= group.header.commits > 0;
@@ -235,10 +240,9 @@ pub fn changed(known: &Catalog, schema: &Schema) -> Vec<u32> {
 pub fn make_writable(storage: &dyn Storage, found: &Found, end: &End) -> Result<Segment> {
     repair::make_durable(storage, found, end)?;
     let active = found.segments[end.active].clone();
-    if active.file.len()? < active.header.capacity {
-        active.file.allocate(active.header.capacity)?;
-        active.file.sync()?;
-    }
+    // Also where the length is right: its space may not have been reserved when a crash came.
+    active.file.allocate(active.header.capacity)?;
+    active.file.sync()?;
     Ok(active)
 }
 
@@ -265,7 +269,11 @@ pub fn open_log(
     let torn = repair::report(&end, end.expected.lsn - 1);
     let checkpoint_place = repair::newest_checkpoint(&end).unwrap_or_default();
     let active = match options.mode {
-        Mode::ReadWrite => make_writable(&**storage, &found, &end)?,
+        Mode::ReadWrite => {
+            // A segment that no seal names is made anew when it is needed.
+            end.unused.into_iter().for_each(|number| segments.remove(number));
+            make_writable(&**storage, &found, &end)?
+        }
         Mode::Read => found.segments[end.active].clone(),
     };
     Ok(Recovered {

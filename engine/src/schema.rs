@@ -190,10 +190,11 @@ impl Schema {
             }
             Kind::Events { capture } => capture.iter().try_for_each(|source| {
                 match self.named(source).map(|found| &found.kind) {
-                    Some(Kind::Events { .. } | Kind::Audit {}) => Err(schema_error(format!(
-                        "{name}: capture={source:?} has no changes of its own to capture"
+                    Some(Kind::Rows { .. }) => Ok(()),
+                    Some(other) => Err(schema_error(format!(
+                        "{name}: capture={source:?} is of kind {}: rows are captured",
+                        other.name()
                     ))),
-                    Some(_) => Ok(()),
                     None => Err(schema_error(format!(
                         "{name}: capture names {source:?}, which is not declared"
                     ))),

@@ -141,8 +141,9 @@ impl Transaction {
             }
             None => shared.next_txn(),
         };
-        let lsn = shared.pipeline.strong()?;
-        let pin = (mode == Mode::Transaction).then(|| shared.store.snapshots.pin(lsn));
+        let pin = shared.pin_newest()?;
+        let lsn = pin.lsn();
+        let pin = (mode == Mode::Transaction).then_some(pin);
         let durability = options.durability.unwrap_or(shared.options.durability);
         let batch = Arc::<RwLock<Batch>>::default();
         let pendings = Arc::new(Pendings::new(Arc::clone(&batch), options.serializable));
@@ -496,14 +497,15 @@ impl Transaction {
         }
         let mut digests = self.salt_and_digests();
         let ticket = loop {
-            let snapshot = match self.mode {
-                Mode::Transaction => self.lsn,
-                Mode::Single | Mode::Batch => self.shared.pipeline.strong()?,
+            // Pinned until it is sequenced: what its checks rely on is not pruned meanwhile.
+            let newest = match self.mode {
+                Mode::Transaction => None,
+                Mode::Single | Mode::Batch => Some(self.shared.pin_newest()?),
             };
-            let mut prepared = self.prepare(snapshot)?;
+            let mut prepared = self.prepare(newest.as_ref().map_or(self.lsn, Pin::lsn))?;
             prepared.digests = std::mem::take(&mut digests);
             prepared.frames = std::mem::take(&mut self.batch.write().frames);
-            let oldest = self.shared.store.snapshots.oldest().unwrap_or(Lsn::MAX);
+            let oldest = || self.shared.store.snapshots.oldest();
             match self.shared.pipeline.submit(Box::new(prepared), oldest)? {
                 Submitted::Done(ticket) => break ticket,
                 Submitted::Stale(prepared, _) => {
@@ -552,7 +554,8 @@ impl Transaction {
             structures: Vec::new(),
             checks: Vec::new(),
             range_checks: Vec::new(),
-            snapshot: hard.then_some(snapshot),
+            snapshot,
+            hard,
             digests: Vec::new(),
             sync: self.sync,
         };
@@ -715,7 +718,7 @@ impl Transaction {
         let Some(version) = base.get(derived.rows(), key) else { return Ok(()) };
         let row = base.value(&version.entry.slot)?;
         for number in 0..derived.unique.len() {
-            let value = derived.unique_entry(number, &row);
+            let value = derived.unique_value(number, &row);
             touched.extend(value.map(|value| (number as u16, value)));
         }
         Ok(())

@@ -280,3 +280,20 @@ fn a_backup_taken_while_open_is_whole_also_at_a_segment_boundary() {
     }
     db.close().unwrap();
 }
+
+#[test]
+fn a_unique_value_taken_over_and_given_back_in_one_transaction_keeps_its_owner() {
+    let db = open(&Arc::new(MemoryStorage::new()));
+    let put = |tx: &mut waferdb::transaction::Transaction, key: &str, email: &str| {
+        tx.put(FACTS, key.as_bytes(), &fact("u", 1, email, "t"), Precondition::default()).unwrap();
+    };
+    let begin = || db.begin(Mode::Transaction, TransactionOptions::default()).unwrap();
+    let mut tx = begin();
+    put(&mut tx, "k1", "u");
+    put(&mut tx, "k2", "u");
+    tx.delete(FACTS, b"k2").unwrap();
+    tx.commit().unwrap();
+    let mut tx = begin();
+    put(&mut tx, "k3", "u");
+    assert_eq!(tx.commit().unwrap_err().kind(), ErrorKind::Unique);
+}

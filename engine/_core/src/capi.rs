@@ -25,33 +25,43 @@ use waferdb::error::{Error, ErrorKind, Result};
 use waferdb::limits::{COMMIT_BYTES_MAX, COMMIT_OPS_MAX};
 
 // ---- adapter: begin. All this file asks of the engine: a type and four functions. ----
-use waferdb::commit::precondition::Precondition;
-use waferdb::database::{Database, TransactionOptions};
+use waferdb::database::Database;
+use waferdb::transaction::{Mode, Precondition, TransactionOptions};
 
 use crate::engine::Engine;
+use crate::errors::OrRaise;
 
-type Store = Arc<Database>;
+type Store = Database;
 
 /// The open database inside a Python `Engine`; ClosedError or ForkedError if it is not usable.
 fn store_of(engine: &Bound<'_, PyAny>) -> PyResult<Store> {
-    engine.cast::<Engine>()?.get().database()
+    let py = engine.py();
+    let database = engine.cast::<Engine>()?.get().database(py)?;
+    database.shared().check_open().or_raise(py)?;
+    Ok(database.clone())
 }
 
 fn structure_named(store: &Store, name: &str) -> Result<u32> {
-    store.structure_id(name)
+    store.shared().check_open()?;
+    let catalog = store.shared().store.catalog();
+    catalog
+        .schema
+        .named(name)
+        .map(|structure| structure.id)
+        .ok_or_else(|| Error::new(ErrorKind::Schema, format!("no structure is named {name:?}")))
 }
 
 fn read(store: &Store, structure: u32, key: &[u8]) -> Result<Option<Vec<u8>>> {
-    Ok(store.reader()?.get(structure, key)?.map(|value| value.bytes.to_vec()))
+    Ok(store.reader().get(structure, key)?.map(|value| value.to_vec()))
 }
 
 /// Blind writes as one commit, without conflict checks other than `unique`; its LSN.
-fn commit(store: &Store, operations: &[Operation]) -> Result<u64> {
-    let mut transaction = store.begin(TransactionOptions::default())?;
+fn commit(store: &Store, operations: &[Operation], mode: Mode) -> Result<u64> {
+    let mut transaction = store.begin(mode, TransactionOptions::default())?;
     for operation in operations {
         let Operation { structure, key, value } = operation;
         match value {
-            Some(value) => transaction.put(*structure, key, value, Precondition::None)?,
+            Some(value) => transaction.put(*structure, key, value, Precondition::default())?,
             None => transaction.delete(*structure, key)?,
         }
     }
@@ -428,7 +438,7 @@ unsafe extern "C" fn put(
     let run = || {
         // SAFETY: `waferdb.h`: borrowed for the call.
         let write = unsafe { operation(structure, key, key_len, Some((value, value_len))) }?;
-        let committed = commit(&native.store, slice::from_ref(&write))?;
+        let committed = commit(&native.store, slice::from_ref(&write), Mode::Single)?;
         // SAFETY: `waferdb.h`: null or writable.
         unsafe { answer(lsn, committed) };
         Ok(())
@@ -449,7 +459,7 @@ unsafe extern "C" fn delete_key(
     let run = || {
         // SAFETY: `waferdb.h`: borrowed for the call.
         let write = unsafe { operation(structure, key, key_len, None) }?;
-        let committed = commit(&native.store, slice::from_ref(&write))?;
+        let committed = commit(&native.store, slice::from_ref(&write), Mode::Single)?;
         // SAFETY: `waferdb.h`: null or writable.
         unsafe { answer(lsn, committed) };
         Ok(())
@@ -583,7 +593,7 @@ unsafe extern "C" fn batch_commit(
         let batch = unsafe { &mut *batch };
         let committed = match batch.operations.as_slice() {
             [] => 0,
-            operations => commit(&native.store, operations)?,
+            operations => commit(&native.store, operations, Mode::Batch)?,
         };
         batch.operations.clear();
         batch.bytes = 0;

@@ -57,8 +57,10 @@ pub struct Prepared {
     pub checks: Vec<Check>,
     /// Structures read by range in a serializable transaction, and its snapshot.
     pub range_checks: Vec<(u32, Lsn)>,
-    /// Oldest LSN any check of this transaction relies on.
-    pub snapshot: Option<Lsn>,
+    /// The LSN its checks rely on.
+    pub snapshot: Lsn,
+    /// A snapshot too old to check is a conflict for the caller; else the caller looks again.
+    pub hard: bool,
     /// Salted digests of the operations, for the audit leaf; empty without one.
     pub digests: Vec<[u8; 32]>,
     pub sync: bool,
@@ -255,7 +257,12 @@ impl Pipeline {
     }
 
     /// Sequences a transaction: conflicts, LSN, place in the log. No I/O under the lock.
-    pub fn submit(&self, mut prepared: Box<Prepared>, oldest_snapshot: Lsn) -> Result<Submitted> {
+    /// `oldest_snapshot` is asked under the lock: whoever pins later sees what it could miss.
+    pub fn submit(
+        &self,
+        mut prepared: Box<Prepared>,
+        oldest_snapshot: impl Fn() -> Option<Lsn>,
+    ) -> Result<Submitted> {
         let head = EncodedHead::new(&prepared.head, prepared.frames.ops.len());
         let bytes = record::commit_record_bytes(&head, &prepared.frames);
         if bytes > limits::COMMIT_BYTES_MAX {
@@ -281,7 +288,9 @@ impl Pipeline {
         let sequence = &mut *sequence;
         let (lsn, place) = sequence.queue.push_commit(&head, &prepared.frames, time, prepared.sync);
         sequence.conflicts.record(&prepared.writes, &prepared.structures, lsn);
-        sequence.conflicts.prune(oldest_snapshot, self.visible());
+        let visible = self.visible();
+        let oldest = oldest_snapshot().map_or(visible, |oldest| oldest.min(visible));
+        sequence.conflicts.prune(oldest, visible);
         let frames = std::mem::take(&mut prepared.frames);
         let commit = sequenced_commit(&prepared, frames, lsn, time, place, &head, bytes);
         let digests = std::mem::take(&mut prepared.digests);
@@ -486,7 +495,7 @@ impl Pipeline {
         if self.segments.get(number).is_some() {
             // The one made ahead is too small for this commit and holds nothing yet.
             self.sequence.lock().queue.withdraw_segment();
-            self.storage.remove(&crate::log::segment::path(number))?;
+            self.discard_segment(number)?;
         }
         let header = SegmentHeader {
             database: self.identity.database,
@@ -501,6 +510,13 @@ impl Pipeline {
         let header = Writer::create_segment(&*self.storage, &self.segments, header)?;
         self.sequence.lock().queue.offer_segment(header);
         Ok(())
+    }
+
+    /// Removes a segment that holds nothing, durably: its number is used again.
+    fn discard_segment(&self, number: u64) -> Result<()> {
+        self.segments.remove(number);
+        self.storage.remove(&crate::log::segment::path(number))?;
+        self.storage.sync_dir(crate::log::segment::LOG_DIR)
     }
 
     fn check_open(&self, sequence: &Sequence) -> Result<()> {
@@ -590,7 +606,13 @@ impl Pipeline {
             None => None,
         };
         if let Some(ahead) = ahead {
-            return ahead();
+            // The kernel tells a failed sync once; this one may have been about a commit's bytes.
+            return ahead().inspect_err(|cause| {
+                let mut sequence = self.sequence.lock();
+                let flying = sequence.in_flight.as_ref().map_or(0, |group| group.last_lsn());
+                let attempted = flying.max(sequence.durable);
+                self.fail(&mut sequence, cause.clone(), attempted);
+            });
         }
         let half_full = {
             let sequence = self.sequence.lock();
@@ -635,8 +657,7 @@ impl Pipeline {
             sequence.queue.withdraw_segment()
         };
         if let Some(number) = unused {
-            self.storage.remove(&crate::log::segment::path(number))?;
-            self.storage.sync_dir(crate::log::segment::LOG_DIR)?;
+            self.discard_segment(number)?;
         }
         let time = self.now();
         {
@@ -757,12 +778,14 @@ fn sequenced_commit(
 /// `Ok(Some(lsn))`: a soft check lost to that LSN.
 fn check_conflicts(conflicts: &Conflicts, prepared: &Prepared) -> Result<Option<Lsn>> {
     let conflict = |message: String| Err(Error::new(ErrorKind::Conflict, message));
-    if let Some(snapshot) = prepared.snapshot
-        && snapshot < conflicts.floor()
-    {
+    if prepared.snapshot < conflicts.floor() {
+        if !prepared.hard {
+            return Ok(Some(conflicts.floor()));
+        }
         return conflict(format!(
-            "the transaction began at LSN {snapshot}, too long ago to check for conflicts (more \
+            "the transaction began at LSN {}, too long ago to check for conflicts (more \
              than {} keys were written since); nothing was written, retry it",
+            prepared.snapshot,
             limits::CONFLICT_KEYS_MAX
         ));
     }

@@ -5,7 +5,8 @@
 //! 1. A stored checksum is a content sum XOR a position tag (salt, segment, offset), so that bytes
 //!    in the wrong place never pass and content can move with its sum.
 //! 2. A content sum binds the database, the epoch and the LSN.
-//! 3. Decoding checks the checksum before it looks at any other field but the lengths it needs.
+//! 3. Headers are decoded only after their checksum holds; a record's lengths and counts are read
+//!    before, bounded by what is there, and its checksum decides in the end.
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -193,7 +194,8 @@ impl GroupHeader {
             durable_lsn: u64_at(48),
             checkpoint: Place { segment: u64_at(56), offset: u64_at(64) },
         };
-        let sound = header.bytes as usize >= GROUP_HEADER_BYTES && header.first_lsn > 0;
+        let plain = bytes[4..6] == [0, 0] && bytes[44..48] == [0; 4];
+        let sound = plain && header.bytes as usize >= GROUP_HEADER_BYTES && header.first_lsn > 0;
         sound.then_some(header)
     }
 }
@@ -248,18 +250,22 @@ impl RecordHeader {
         out
     }
 
-    pub fn decode(bytes: &[u8; RECORD_HEADER_BYTES]) -> Self {
+    /// `None`: bytes that are zero in this format are not.
+    pub fn decode(bytes: &[u8; RECORD_HEADER_BYTES]) -> Option<Self> {
+        if bytes[6..8] != [0, 0] {
+            return None;
+        }
         let u64_at = |at: usize| {
             u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes are there"))
         };
-        Self {
+        Some(Self {
             body_bytes: u32::from_le_bytes(bytes[..4].try_into().expect("four bytes")),
             kind: bytes[4],
             flags: bytes[5],
             lsn: u64_at(8),
             time: u64_at(16) as i64,
             checksum: u64_at(24),
-        }
+        })
     }
 
     /// The content sum of a record: its header, the chain over its heads, its values' sums.

@@ -17,7 +17,9 @@ use super::{Lsn, Pointer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{File, read_exact_at};
 
-const WINDOW_BYTES: usize = 1 << 20;
+/// What is read at once: small at first, since most segments that are walked are small.
+const WINDOW_BYTES_MIN: usize = 32 << 10;
+const WINDOW_BYTES_MAX: usize = 1 << 20;
 
 /// Which epoch wrote which LSNs: epoch and its first LSN, ascending.
 #[derive(Default)]
@@ -160,7 +162,8 @@ impl<'a> Walker<'a> {
             if offset + length as u64 > file_length {
                 return Ok(None);
             }
-            let wanted = length.max(WINDOW_BYTES).min((file_length - offset) as usize);
+            let grown = (self.window.len() * 2).clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
+            let wanted = length.max(grown).min((file_length - offset) as usize);
             self.window.resize(wanted, 0);
             self.window_start = offset;
             if !read_exact_at(&*self.segment.file, &mut self.window, offset)? {

@@ -290,6 +290,7 @@ const HEAD_ACTOR: u8 = 4;
 const HEAD_REASON: u8 = 8;
 const HEAD_GENERATED: u8 = 16;
 const HEAD_SALT: u8 = 32;
+const HEAD_KNOWN: u8 = HEAD_PRIORITY | HEAD_ACTOR | HEAD_REASON | HEAD_GENERATED | HEAD_SALT;
 
 impl CommitHead {
     fn encode(&self, out: &mut Vec<u8>, ops: usize) {
@@ -317,6 +318,9 @@ impl CommitHead {
 
     fn decode(decoder: &mut Decoder<'_>) -> Result<(Self, usize)> {
         let flags = decoder.u8()?;
+        if flags & !HEAD_KNOWN != 0 {
+            return Err(Error::corruption(format!("unknown flags {flags:#x} of a commit")));
+        }
         let txn = if flags & HEAD_GENERATED != 0 {
             TxnId::Generated { incarnation: decoder.u64()?, count: decoder.varint()? }
         } else {
@@ -476,7 +480,8 @@ pub fn decode(bytes: &[u8], place: RecordPlace) -> Result<(Record, usize)> {
         .get(..RECORD_HEADER_BYTES)
         .and_then(|head| head.try_into().ok())
         .ok_or_else(|| Error::corruption(format!("record at {at} is cut off")))?;
-    let header = RecordHeader::decode(head);
+    let header = RecordHeader::decode(head)
+        .ok_or_else(|| Error::corruption(format!("no record header at {at}")))?;
     let length = RECORD_HEADER_BYTES + header.body_bytes as usize;
     let body = bytes
         .get(RECORD_HEADER_BYTES..length)
@@ -654,9 +659,14 @@ pub enum FrameValue {
 pub fn read_frame(frame: &[u8], place: RecordPlace, lsn: Lsn) -> Result<FrameValue> {
     let parsed = parse_frame(frame, 0)?;
     let op = parsed.op;
+    if op.frame.end != frame.len() {
+        return Err(Error::corruption("a pointer to a frame of another length"));
+    }
     match op.value {
-        ValueAt::None => Err(Error::corruption("a pointer to an operation without a value")),
-        ValueAt::Inline(bytes) => Ok(FrameValue::Here(bytes)),
+        // Small values live in the index; a pointer to one means the frame's form was damaged.
+        ValueAt::None | ValueAt::Inline(_) => {
+            Err(Error::corruption("a pointer to an operation without a stored value"))
+        }
         ValueAt::Stored { bytes, sum_at } => {
             let hash = format::content_hash(&frame[bytes.clone()]);
             let stored = read_sum(frame, sum_at);

@@ -5,8 +5,8 @@
 //!    names the next. A segment no seal names is a rotation that was cut off: it holds no group.
 //! 2. Bad bytes followed by any sound later group, or in a sealed segment, are corruption: while
 //!    one group at most is unsynced, a crash cannot make that.
-//! 3. A file shorter than its capacity was trimmed behind a seal or close; if its last group is
-//!    neither, the file was truncated.
+//! 3. The last file in use has its whole capacity, or ends exactly behind a close; any other length
+//!    means that something cut it, and is corruption.
 //! 4. Anything else bad at the end is a torn tail: never acknowledged, dropped and reported.
 //! 5. Before anything is reused the repair is durable: torn bytes are zeroed, the last sound group
 //!    is written again in place (it may have been only in the page cache), both synced. Each step
@@ -184,10 +184,11 @@ fn judge_tail(
 ) -> Result<(Option<u64>, Option<String>)> {
     let end = walker.offset;
     let length = segment.file.len()?;
-    if length < segment.header.capacity && ended_by.is_none() {
+    let trimmed = ended_by == Some(RecordKind::Close) && length == end;
+    if length != segment.header.capacity && !trimmed {
         return Err(Error::corruption(format!(
-            "{} was truncated to {length} bytes: it ends without the mark of a clean close; \
-             restore it from a backup, nothing was changed",
+            "{} was cut to {length} bytes: neither its whole length nor trimmed behind a clean \
+             close; restore it from a backup, nothing was changed",
             segment::path(segment.header.segment)
         )));
     }
@@ -215,7 +216,7 @@ fn judge_tail(
         }
         later += format::GROUP_ALIGN;
     }
-    Ok((Some(torn_end.min(length.max(end))), Some(why.message().to_owned())))
+    Ok((Some(torn_end.min(length)), Some(why.message().to_owned())))
 }
 
 /// Rule 5. Afterwards every byte up to `end.offset` is durable and everything behind is zero.

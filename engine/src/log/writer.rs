@@ -95,6 +95,10 @@ impl Segments {
         self.0.write().insert(segment.header.segment, segment);
     }
 
+    pub fn remove(&self, number: u64) {
+        self.0.write().remove(&number);
+    }
+
     pub fn get(&self, number: u64) -> Option<Segment> {
         self.0.read().get(&number).cloned()
     }

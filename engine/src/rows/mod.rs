@@ -1,10 +1,11 @@
 //! Rows: documents by key, with secondary and unique indexes.
 //!
-//! Trees: 0 by key; then one for each index, then one for each unique constraint. An index entry's
-//! key is the order-preserving encoding of its fields and of the row's key; a unique entry's key is
-//! that of its fields alone, its meta the row's key. Invariants:
-//! 1. Index entries change only where the indexed fields did.
-//! 2. A unique entry is taken away only by the row that owns it.
+//! Trees: 0 by key; then one for each index, then one for each unique constraint. An entry's key is
+//! the order-preserving encoding of its fields and then of the row's key, under a constraint, too: so
+//! within a transaction two rows may have one value for a while, and none takes the other's entry
+//! away. Invariants:
+//! 1. Entries change only where the indexed fields did.
+//! 2. At the end of every commit at most one row has a unique value.
 //! 3. What an index says is checked against the row before it is answered.
 
 pub mod query;
@@ -15,7 +16,7 @@ use crate::codec::order;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 use crate::lookup::{Change, Look, Operation, Tree};
-use crate::ordered::Entry;
+use crate::ordered::{Direction, Entry, Range};
 use crate::schema::{Kind, RowCodec, Schema, Structure, StructureId};
 
 /// What is derived from a row, as its structure declares it.
@@ -60,8 +61,21 @@ impl<'a> Derived<'a> {
         Some(entry)
     }
 
-    pub fn unique_entry(&self, number: usize, row: &[u8]) -> Option<Vec<u8>> {
+    /// The fields of a unique constraint, `None` where the row is outside it.
+    pub fn unique_value(&self, number: usize, row: &[u8]) -> Option<Vec<u8>> {
         query::unique_key(&self.unique[number], row).ok().flatten()
+    }
+
+    /// Every entry a row has, by its tree.
+    fn entries(&self, key: &[u8], row: &[u8]) -> Vec<(Tree, Vec<u8>)> {
+        let indexes = (0..self.indexes.len())
+            .filter_map(|number| Some((self.index(number), self.index_entry(number, key, row)?)));
+        let unique = (0..self.unique.len()).filter_map(|number| {
+            let mut entry = self.unique_value(number, row)?;
+            put_key(&mut entry, key);
+            Some((self.unique(number), entry))
+        });
+        indexes.chain(unique).collect()
     }
 }
 
@@ -122,17 +136,8 @@ pub fn forget(state: &impl Change, derived: &Derived<'_>, key: &[u8]) -> Result<
     if !derived.is_plain() {
         for version in state.versions(derived.rows(), key) {
             let row = state.value(&version.entry.slot)?;
-            for number in 0..derived.indexes.len() {
-                if let Some(entry) = derived.index_entry(number, key, &row) {
-                    state.erase(derived.index(number), &entry);
-                }
-            }
-            for number in 0..derived.unique.len() {
-                if let Some(entry) = derived.unique_entry(number, &row)
-                    && owner(state, derived.unique(number), &entry).as_deref() == Some(key)
-                {
-                    state.set(derived.unique(number), &entry, None);
-                }
+            for (tree, entry) in derived.entries(key, &row) {
+                state.erase(tree, &entry);
             }
         }
     }
@@ -153,41 +158,32 @@ fn change_indexes(
         Some(version) => Some(state.value(&version.entry.slot)?),
         None => None,
     };
-    for number in 0..derived.indexes.len() {
-        let entry_of = |row| derived.index_entry(number, key, row);
-        let (before, after) = (old.as_deref().and_then(entry_of), new.and_then(entry_of));
-        if before == after {
-            continue;
-        }
-        if let Some(before) = before {
-            state.set(derived.index(number), &before, None);
-        }
-        if let Some(after) = after {
-            state.set(derived.index(number), &after, Some(Entry::mark()));
-        }
+    let before = old.map(|row| derived.entries(key, &row)).unwrap_or_default();
+    let after = new.map(|row| derived.entries(key, row)).unwrap_or_default();
+    for (tree, entry) in before.iter().filter(|entry| !after.contains(entry)) {
+        state.set(*tree, entry, None);
     }
-    for number in 0..derived.unique.len() {
-        let tree = derived.unique(number);
-        let entry_of = |row| derived.unique_entry(number, row);
-        let (before, after) = (old.as_deref().and_then(entry_of), new.and_then(entry_of));
-        if before != after
-            && let Some(before) = before
-            && owner(state, tree, &before).as_deref() == Some(key)
-        {
-            state.set(tree, &before, None);
-        }
-        if let Some(after) = after
-            && owner(state, tree, &after).as_deref() != Some(key)
-        {
-            state.set(tree, &after, Some(Entry::with_meta(key, crate::ordered::Slot::None)));
-        }
+    for (tree, entry) in after.iter().filter(|entry| !before.contains(entry)) {
+        state.set(*tree, entry, Some(Entry::mark()));
     }
     Ok(())
 }
 
 /// The key of the row that has a unique value.
-pub fn owner(state: &(impl Look + ?Sized), tree: Tree, entry: &[u8]) -> Option<Box<[u8]>> {
-    state.get(tree, entry).map(|version| version.entry.meta)
+fn owner(state: &(impl Look + ?Sized), tree: Tree, value: &[u8]) -> Result<Option<Vec<u8>>> {
+    let range = Range::prefix(value);
+    let mut after: Option<Box<[u8]>> = None;
+    loop {
+        let page = state.page(tree, &range, Direction::Forward, after.as_deref(), 8);
+        if let Some(item) = page.items.first() {
+            let key = order::take_text(&mut &item.key[value.len()..])?;
+            return Ok(Some(key.into_owned().into_bytes()));
+        }
+        if page.next.is_none() {
+            return Ok(None);
+        }
+        after = page.next;
+    }
 }
 
 /// The rows structure of this name, which `rows=` and `source=` refer to.
@@ -206,7 +202,7 @@ pub fn check_unique(
     mut claim: impl FnMut(u16, Vec<u8>) -> Option<Box<[u8]>>,
 ) -> Result<()> {
     for number in 0..derived.unique.len() {
-        let Some(entry) = derived.unique_entry(number, row) else { continue };
+        let Some(value) = derived.unique_value(number, row) else { continue };
         let taken = |other: &[u8]| {
             Err(Error::new(
                 ErrorKind::Unique,
@@ -218,13 +214,13 @@ pub fn check_unique(
                 ),
             ))
         };
-        if let Some(other) = owner(base, derived.unique(number), &entry)
+        if let Some(other) = owner(base, derived.unique(number), &value)?
             && *other != *key
-            && still_has(state, derived, number, &other, &entry)?
+            && still_has(state, derived, number, &other, &value)?
         {
             return taken(&other);
         }
-        if let Some(other) = claim(number as u16, entry)
+        if let Some(other) = claim(number as u16, value)
             && *other != *key
         {
             return taken(&other);
@@ -238,9 +234,9 @@ fn still_has(
     derived: &Derived<'_>,
     number: usize,
     key: &[u8],
-    entry: &[u8],
+    value: &[u8],
 ) -> Result<bool> {
     let Some(version) = state.get(derived.rows(), key) else { return Ok(false) };
     let row = state.value(&version.entry.slot)?;
-    Ok(derived.unique_entry(number, &row).as_deref() == Some(entry))
+    Ok(derived.unique_value(number, &row).as_deref() == Some(value))
 }

@@ -255,17 +255,25 @@ impl DiskFile {
         Ok(())
     }
 
-    /// Reserves space by writing zeros behind the end; a failure leaves the length as it was.
-    fn write_zeros(&self, len: u64) -> Result<()> {
-        let start = self.len()?;
-        let zeros = vec![0; ZEROS_BYTES.min(len.saturating_sub(start) as usize)];
-        let mut at = start;
-        while at < len {
-            let count = (len - at).min(ZEROS_BYTES as u64);
-            if let Err(errno) = self.write_all(&zeros[..count as usize], at) {
-                self.truncate(start)?;
-                return Err(self.failed("allocate", errno));
+    /// Reserves the space of `[0, len)`, which keeps its bytes.
+    fn reserve(&self, len: u64, known: u64) -> Result<()> {
+        loop {
+            match rustix::fs::fallocate(&self.descriptor, FallocateFlags::empty(), 0, len) {
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return self.write_zeros(known, len),
+                other => return other.map_err(|errno| self.failed("allocate", errno)),
             }
+        }
+    }
+
+    /// Reserves space by writing zeros.
+    fn write_zeros(&self, from: u64, to: u64) -> Result<()> {
+        let zeros = vec![0; ZEROS_BYTES.min(to.saturating_sub(from) as usize)];
+        let mut at = from;
+        while at < to {
+            let count = (to - at).min(ZEROS_BYTES as u64);
+            let written = self.write_all(&zeros[..count as usize], at);
+            written.map_err(|errno| self.failed("allocate", errno))?;
             at += count;
         }
         Ok(())
@@ -299,16 +307,19 @@ impl File for DiskFile {
 
     fn allocate(&self, len: u64) -> Result<()> {
         self.writable()?;
-        if len == 0 {
+        let known = self.len()?;
+        if len < known || len == 0 {
             return Ok(());
         }
-        loop {
-            match rustix::fs::fallocate(&self.descriptor, FallocateFlags::empty(), 0, len) {
-                Err(Errno::INTR) => {}
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return self.write_zeros(len),
-                other => return other.map_err(|errno| self.failed("allocate", errno)),
-            }
+        // The length first: it changes in one step of the file system's journal, while a long
+        // reservation may take several and be cut off between them. On a full disk it goes back.
+        rustix::fs::ftruncate(&self.descriptor, len).map_err(|e| self.failed("allocate", e))?;
+        let reserved = self.reserve(len, known);
+        if reserved.is_err() {
+            rustix::fs::ftruncate(&self.descriptor, known)
+                .map_err(|errno| self.failed("truncate", errno))?;
         }
+        reserved
     }
 
     fn truncate(&self, len: u64) -> Result<()> {

@@ -103,12 +103,12 @@ fn zeros_stand_in_for_a_reservation() {
     let descriptor = open_file(&path, Open::Create).unwrap();
     let file = DiskFile { path, descriptor, writable: true, direct: None };
     file.write_at(b"head", 0, &[]).unwrap();
-    file.write_zeros(3 << 20).unwrap();
+    file.write_zeros(file.len().unwrap(), 3 << 20).unwrap();
     assert_eq!(file.len().unwrap(), 3 << 20);
     let mut head = [9; 6];
     file.read_at(&mut head, 0).unwrap();
     assert_eq!(&head, b"head\0\0");
-    file.write_zeros(10).unwrap();
+    file.write_zeros(file.len().unwrap(), 10).unwrap();
     assert_eq!(file.len().unwrap(), 3 << 20);
 }
 
