@@ -150,17 +150,23 @@ def main() -> None:
     print(described(machine(arguments.directory)), "\n")
     with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
         found = rates(Path(directory), sizes, arguments.rounds)
-    title = f"Durable appends per second, median of {arguments.rounds} rounds, n of a round by size: "
+    title = (
+        f"Durable appends per second, median of {arguments.rounds} rounds, n of a round by size: "
+    )
     title += ", ".join(f"{count_of(size):,}" for size in sizes)
     print(table(title, sizes, {key: f"{rate:,.0f}" for key, rate in found.items()}))
     with own_device() as device:
         if device is None:
             with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
                 cells = amplifications(Path(directory), None, sizes)
-            title = "Bytes the process handed to the kernel (wchar, not the device) per payload byte"
+            title = (
+                "Bytes the process handed to the kernel (wchar, not the device) per payload byte"
+            )
         else:
             cells = amplifications(*device, sizes)
-            title = "Bytes that reached the device per payload byte, ext4 on a loop device of its own"
+            title = (
+                "Bytes that reached the device per payload byte, ext4 on a loop device of its own"
+            )
     print(table(title, sizes, cells))
 
 

@@ -558,8 +558,8 @@ impl Shared {
         let snapshot = self.store.snapshot(lsn);
         let mut removed = false;
         for structure in &snapshot.catalog.schema.structures {
-            // A cache of bounded capacity is bounded already, and what it evicts must follow from the
-            // log alone, not from when this step ran.
+            // A cache of bounded capacity is bounded already, and what it evicts must follow from
+            // the log alone, not from when this step ran.
             if !matches!(structure.kind, Kind::Cache { capacity: None, .. }) {
                 continue;
             }

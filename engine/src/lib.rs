@@ -1,8 +1,7 @@
 //! waferdb: the storage engine that agents keep their memory in.
 //!
-//! The modules, in the order of the layers; each imports only what stands above it (types of the
-//! log's records excepted, which are what the structures are made of). `docs/design.md` tells how
-//! a write flows through them.
+//! The modules, layer by layer; each imports only from its own layer's predecessors and from layers
+//! above (tests/layering.rs keeps it). `docs/design.md` tells how a write flows through them.
 
 // Ground.
 pub mod clock;
@@ -13,41 +12,46 @@ pub mod limits;
 pub mod options;
 pub mod storage;
 
-// Write path.
-pub mod batch;
-pub mod commit;
+// The log and the way of a commit.
 pub mod log;
 pub mod propagation;
 
-// Structures.
 pub mod audit;
-pub mod cache;
+pub mod commit;
+pub mod marker;
+pub mod ordered;
+pub mod snapshot;
+pub mod vector;
+
+// What a database holds, and how it is read and changed.
+pub mod schema;
+
+pub mod batch;
+pub mod checkpoint;
+pub mod lookup;
+pub mod stats;
+pub mod values;
+
+// Structures.
 pub mod context;
 pub mod events;
 pub mod graph;
-pub mod ordered;
 pub mod rows;
-pub mod schema;
-pub mod vector;
 
-// Read path.
-pub mod apply;
-pub mod lookup;
-pub mod merge_iterator;
-pub mod overlay;
-pub mod snapshot;
-pub mod store;
-pub mod values;
-
-// Whole.
-pub mod audit_log;
 pub mod backup;
-pub mod changes;
-pub mod checkpoint;
-pub mod database;
-pub mod marker;
-pub mod reader;
+pub mod cache;
+pub mod merge_iterator;
+
+pub mod apply;
+pub mod store;
+
+pub mod overlay;
 pub mod recovery;
+
+// The whole.
+pub mod audit_log;
+pub mod changes;
+pub mod database;
+pub mod reader;
 pub mod scheduler;
-pub mod stats;
 pub mod transaction;

@@ -3,7 +3,7 @@
 //! Invariants:
 //! 1. All of it follows from the log and the schema alone.
 //! 2. One applier changes it, in LSN order; readers take an LSN and see nothing newer.
-//! 3. The catalogue is replaced whole when the schema changes; a reader keeps the one it began with.
+//! 3. The catalogue is replaced whole when the schema changes; a reader keeps the one it has.
 
 use std::collections::HashMap;
 use std::sync::Arc;

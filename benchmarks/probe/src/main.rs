@@ -16,7 +16,7 @@ use layout::{Aligned, LAYOUTS, Layout, LogFile, SECTOR_BYTES, Space};
 use serde_json::{Value, json};
 
 const USAGE: &str = "probe DIRECTORY --bytes N [--layout best|growing|fallocate|fallocate-direct|\
-zeros|zeros-direct] [--seconds S] [--count N] [--as-it-goes] [--stat /sys/block/DEV/stat]
+zeros|zeros-direct] [--seconds S (2)] [--count N] [--as-it-goes] [--stat /sys/block/DEV/stat]
   --as-it-goes  zeros are written between the appends and timed, not beforehand
   --stat        also tells the bytes that reached this device";
 /// No file is made larger than this; a run that fills it goes on in another.
@@ -39,7 +39,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         dir: PathBuf::new(),
         bytes: 0,
         layout: None,
-        time: Duration::from_secs(2),
+        time: Duration::MAX,
         count: usize::MAX,
         as_it_goes: false,
         stat: None,
@@ -68,6 +68,9 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
     }
     if options.dir.as_os_str().is_empty() || options.bytes == 0 {
         return Err("a directory and --bytes are needed".into());
+    }
+    if options.count == usize::MAX && options.time == Duration::MAX {
+        options.time = Duration::from_secs(2);
     }
     options.bytes = options.bytes.next_multiple_of(SECTOR_BYTES);
     Ok(options)

@@ -319,6 +319,15 @@ impl Engine {
         })
     }
 
+    fn backup(&self, py: Python<'_>, dst: Text<'_>, progress: Option<Py<PyAny>>) -> PyResult<()> {
+        let mut failure = None;
+        let mut told = report(progress.as_ref(), &mut failure);
+        let copy = |database: &Database| database.backup(&DiskStorage::new(dst.0), &mut told);
+        self.detached(py, copy)?;
+        drop(told);
+        failure.map_or(Ok(()), Err)
+    }
+
     fn changes(&self, py: Python<'_>, after: Natural) -> PyResult<Changes> {
         self.detached(py, |database| Changes::new(database.shared(), after.0))
     }

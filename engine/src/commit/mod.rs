@@ -2,7 +2,10 @@
 //! publish.
 //!
 //! `conflicts` remembers what was sequenced; `pipeline` is the state machine from ticket to
-//! published LSN, with a leader that is one of the committers.
+//! published LSN, with a leader that is one of the committers; `background` holds its steps and the
+//! close; `outcome` what callers are told after a failure.
 
+mod background;
 pub mod conflicts;
+mod outcome;
 pub mod pipeline;

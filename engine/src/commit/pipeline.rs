@@ -21,15 +21,14 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::conflicts::{ConflictKey, Conflicts};
+use super::outcome::{Failure, outcome_after_failure, refused};
 use crate::clock::{Clock, Micros, Random};
 use crate::error::{Error, ErrorKind, Result};
 use crate::latency::Latency;
 use crate::limits;
 use crate::log::Lsn;
-use crate::log::format::{
-    DatabaseId, Identity, Place, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader,
-};
-use crate::log::queue::{self, Group, NeedSegment, Queue};
+use crate::log::format::{DatabaseId, Identity, Place, RecordKind, SEGMENT_HEADER_BYTES};
+use crate::log::queue::{self, Group, Queue};
 use crate::log::record::{self, Commit, CommitHead, EncodedHead, Frames, RecordPlace};
 use crate::log::writer::{Segments, Writer};
 use crate::storage::Storage;
@@ -92,57 +91,51 @@ pub trait Apply: Send + Sync {
     fn apply(&self, sequenced: &Sequenced) -> Result<()>;
 }
 
-struct Failure {
-    cause: Error,
-    /// Commits above this were never handed to the disk.
-    attempted: Lsn,
-}
-
-struct Sequence {
-    queue: Queue,
-    conflicts: Conflicts,
+pub(super) struct Sequence {
+    pub(super) queue: Queue,
+    pub(super) conflicts: Conflicts,
     /// Sequenced, not applied.
-    pending: VecDeque<Arc<Sequenced>>,
-    in_flight: Option<Arc<Group>>,
-    leading: bool,
-    durable: Lsn,
+    pub(super) pending: VecDeque<Arc<Sequenced>>,
+    pub(super) in_flight: Option<Arc<Group>>,
+    pub(super) leading: bool,
+    pub(super) durable: Lsn,
     /// End of the last durable group.
-    durable_end: Place,
+    pub(super) durable_end: Place,
     /// Everything up to here may be applied: durable, or asynchronous with no gap before it.
-    may_apply: Lsn,
-    checkpoint: Place,
-    failure: Option<Failure>,
-    closed: bool,
-    last_time: Micros,
-    last_monotonic: u64,
-    sync_nanos_mean: u64,
+    pub(super) may_apply: Lsn,
+    pub(super) checkpoint: Place,
+    pub(super) failure: Option<Failure>,
+    pub(super) closed: bool,
+    pub(super) last_time: Micros,
+    pub(super) last_monotonic: u64,
+    pub(super) sync_nanos_mean: u64,
     /// Callers that waited on the last group: they are known to come back.
-    siblings: u32,
-    watchers: usize,
-    last_group_at: u64,
-    idle_recorded: bool,
+    pub(super) siblings: u32,
+    pub(super) watchers: usize,
+    pub(super) last_group_at: u64,
+    pub(super) idle_recorded: bool,
 }
 
 pub struct Pipeline {
-    sequence: Mutex<Sequence>,
-    writer: Mutex<Writer>,
-    applying: Mutex<()>,
+    pub(super) sequence: Mutex<Sequence>,
+    pub(super) writer: Mutex<Writer>,
+    pub(super) applying: Mutex<()>,
     /// Segment creation, so that two committers do not both create one.
-    creating: Mutex<()>,
-    published: Condvar,
-    visible: AtomicU64,
+    pub(super) creating: Mutex<()>,
+    pub(super) published: Condvar,
+    pub(super) visible: AtomicU64,
     /// Highest LSN any caller was told about.
-    acknowledged: AtomicU64,
-    syncs: AtomicU64,
-    commits: AtomicU64,
-    latency: Latency,
-    apply: Box<dyn Apply>,
-    clock: Arc<dyn Clock>,
-    random: Arc<dyn Random>,
-    storage: Arc<dyn Storage>,
-    segments: Arc<Segments>,
-    identity: Identity,
-    segment_bytes_max: u64,
+    pub(super) acknowledged: AtomicU64,
+    pub(super) syncs: AtomicU64,
+    pub(super) commits: AtomicU64,
+    pub(super) latency: Latency,
+    pub(super) apply: Box<dyn Apply>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) random: Arc<dyn Random>,
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) segments: Arc<Segments>,
+    pub(super) identity: Identity,
+    pub(super) segment_bytes_max: u64,
 }
 
 /// Where a pipeline takes up.
@@ -245,7 +238,7 @@ impl Pipeline {
         self.tick(&mut self.sequence.lock())
     }
 
-    fn tick(&self, sequence: &mut Sequence) -> Micros {
+    pub(super) fn tick(&self, sequence: &mut Sequence) -> Micros {
         let monotonic = self.clock.monotonic_nanos();
         let elapsed = monotonic.saturating_sub(sequence.last_monotonic) / 1_000;
         let steady = sequence.last_time.saturating_add(elapsed as i64);
@@ -339,7 +332,7 @@ impl Pipeline {
     }
 
     /// Writes, syncs, applies and publishes the oldest group. `leading` was set by the caller.
-    fn lead(&self) -> Result<()> {
+    pub(super) fn lead(&self) -> Result<()> {
         self.await_siblings();
         let group = {
             let mut sequence = self.sequence.lock();
@@ -408,7 +401,7 @@ impl Pipeline {
     }
 
     /// Invariant 3: refuse writes for good, show only what is durable, wake everybody.
-    fn fail(&self, sequence: &mut Sequence, cause: Error, attempted: Lsn) {
+    pub(super) fn fail(&self, sequence: &mut Sequence, cause: Error, attempted: Lsn) {
         if sequence.failure.is_some() {
             return;
         }
@@ -475,50 +468,6 @@ impl Pipeline {
         }
     }
 
-    fn create_segment(&self, need: &NeedSegment) -> Result<()> {
-        let _creating = self.creating.lock();
-        let (number, first_group, first_lsn, capacity) = {
-            let sequence = self.sequence.lock();
-            if sequence.queue.has_next_segment() && need.capacity_min == 0 {
-                return Ok(());
-            }
-            let (group, lsn) = sequence.queue.first_of_next_segment();
-            let doubled = sequence.queue.tail().segment.capacity * 2;
-            let grown = doubled.min(self.segment_bytes_max).max(need.capacity_min);
-            (sequence.queue.next_segment_number(), group, lsn, grown)
-        };
-        let capacity = crate::log::format::align_up(capacity);
-        if self.segments.get(number).is_some_and(|known| known.header.capacity >= need.capacity_min)
-        {
-            return Ok(());
-        }
-        if self.segments.get(number).is_some() {
-            // The one made ahead is too small for this commit and holds nothing yet.
-            self.sequence.lock().queue.withdraw_segment();
-            self.discard_segment(number)?;
-        }
-        let header = SegmentHeader {
-            database: self.identity.database,
-            segment: number,
-            salt: self.random.next_u64(),
-            epoch: self.identity.epoch,
-            first_group,
-            first_lsn,
-            capacity,
-            created: self.clock.wall_micros(),
-        };
-        let header = Writer::create_segment(&*self.storage, &self.segments, header)?;
-        self.sequence.lock().queue.offer_segment(header);
-        Ok(())
-    }
-
-    /// Removes a segment that holds nothing, durably: its number is used again.
-    fn discard_segment(&self, number: u64) -> Result<()> {
-        self.segments.remove(number);
-        self.storage.remove(&crate::log::segment::path(number))?;
-        self.storage.sync_dir(crate::log::segment::LOG_DIR)
-    }
-
     fn check_open(&self, sequence: &Sequence) -> Result<()> {
         if sequence.closed {
             return Err(Error::new(ErrorKind::Closed, "the database is closed"));
@@ -580,94 +529,6 @@ impl Pipeline {
         }
         drop(sequence);
         self.apply_ready()
-    }
-
-    /// One background step: what lies in the queue is made durable. `true`: there was something.
-    pub fn flush_step(&self) -> Result<bool> {
-        {
-            let mut sequence = self.sequence.lock();
-            let busy = sequence.leading || sequence.failure.is_some() || sequence.closed;
-            if busy || sequence.queue.is_empty() {
-                return Ok(false);
-            }
-            sequence.leading = true;
-        }
-        self.lead()?;
-        Ok(true)
-    }
-
-    /// One background step: zeros ahead, or the next segment ahead of need.
-    pub fn ahead_step(&self) -> Result<bool> {
-        if self.failure().is_some() {
-            return Ok(false);
-        }
-        let ahead = match self.writer.try_lock() {
-            Some(writer) => writer.ahead_step(),
-            None => None,
-        };
-        if let Some(ahead) = ahead {
-            // The kernel tells a failed sync once; this one may have been about a commit's bytes.
-            return ahead().inspect_err(|cause| {
-                let mut sequence = self.sequence.lock();
-                let flying = sequence.in_flight.as_ref().map_or(0, |group| group.last_lsn());
-                let attempted = flying.max(sequence.durable);
-                self.fail(&mut sequence, cause.clone(), attempted);
-            });
-        }
-        let half_full = {
-            let sequence = self.sequence.lock();
-            let tail = sequence.queue.tail();
-            !sequence.closed
-                && !sequence.queue.has_next_segment()
-                && tail.offset * 2 > tail.segment.capacity
-        };
-        if half_full {
-            self.create_segment(&NeedSegment { capacity_min: 0 })?;
-        }
-        Ok(half_full)
-    }
-
-    /// One background step: a second after the last commit its durability is recorded, so that
-    /// damage to it can be told from a torn tail.
-    pub fn idle_step(&self) -> Result<bool> {
-        {
-            let mut sequence = self.sequence.lock();
-            let still = self.clock.monotonic_nanos().saturating_sub(sequence.last_group_at);
-            let due = !sequence.idle_recorded && still >= 1_000_000_000;
-            if !due || sequence.failure.is_some() || sequence.closed {
-                return Ok(false);
-            }
-            sequence.idle_recorded = true;
-        }
-        self.control(RecordKind::Idle, &[])?;
-        Ok(true)
-    }
-
-    /// Records a clean close and gives back reserved space. Idempotent.
-    pub fn close(&self) -> Result<()> {
-        if std::mem::replace(&mut self.sequence.lock().closed, true) {
-            return Ok(());
-        }
-        if self.failure().is_some() {
-            return Ok(());
-        }
-        self.flush()?;
-        let unused = {
-            let mut sequence = self.sequence.lock();
-            sequence.queue.withdraw_segment()
-        };
-        if let Some(number) = unused {
-            self.discard_segment(number)?;
-        }
-        let time = self.now();
-        {
-            let mut sequence = self.sequence.lock();
-            sequence.queue.reserve_close();
-            sequence.queue.push_control(RecordKind::Close, time, &[]);
-        }
-        self.flush()?;
-        let end = self.sequence.lock().queue.tail().offset;
-        self.writer.lock().trim(end)
     }
 
     /// Waits until `lsn` is visible; `false` when the time is up.
@@ -812,41 +673,4 @@ fn check_conflicts(conflicts: &Conflicts, prepared: &Prepared) -> Result<Option<
         }
     }
     Ok(None)
-}
-
-fn refused(cause: &Error) -> Error {
-    Error::new(
-        ErrorKind::Failed,
-        format!(
-            "writes are refused since a write or sync of the log failed ({cause}); everything \
-             acknowledged as durable is readable; close the database and open it again"
-        ),
-    )
-}
-
-fn outcome_after_failure(failure: &Failure, lsn: Lsn, durable: Lsn) -> Error {
-    if lsn <= durable {
-        return Error::new(
-            ErrorKind::Failed,
-            format!(
-                "LSN {lsn} is committed and durable, but the database cannot show it before it is \
-                 opened again ({})",
-                failure.cause
-            ),
-        );
-    }
-    if lsn > failure.attempted {
-        return Error::new(
-            ErrorKind::Failed,
-            format!("not committed, nothing of it was written: {}", refused(&failure.cause)),
-        );
-    }
-    Error::new(
-        ErrorKind::UnknownOutcome,
-        format!(
-            "whether this transaction is committed is not known ({}): close the database, open it \
-             again and ask outcome(txn)",
-            failure.cause
-        ),
-    )
 }

@@ -3,7 +3,7 @@
 //! docs/format.md, "Records" is the authority. A commit's body is a head (transaction, note, salt)
 //! and operation frames; a frame holds the key and, behind its own checksum, the value, so that a
 //! point read touches one frame only. Invariants:
-//! 1. A value of 32 B or more is stored with a sum bound to database, epoch, LSN, structure and key.
+//! 1. A value of 32 B or more has a sum bound to database, epoch, LSN, structure and key.
 //! 2. The record's sum covers its header, head, every frame's head and every value's sum: a record
 //!    that passes has whole values wherever their own sums pass.
 //! 3. `Commit` is the same whether it was just encoded or read back.

@@ -1,9 +1,9 @@
 //! Rows: documents by key, with secondary and unique indexes.
 //!
 //! Trees: 0 by key; then one for each index, then one for each unique constraint. An entry's key is
-//! the order-preserving encoding of its fields and then of the row's key, under a constraint, too: so
-//! within a transaction two rows may have one value for a while, and none takes the other's entry
-//! away. Invariants:
+//! the order-preserving encoding of its fields and then of the row's key, under a constraint, too:
+//! so within a transaction two rows may have one value for a while, and none takes the other's
+//! entry away. Invariants:
 //! 1. Entries change only where the indexed fields did.
 //! 2. At the end of every commit at most one row has a unique value.
 //! 3. What an index says is checked against the row before it is answered.

@@ -1,3 +1,5 @@
+//! Queries and plans against brute force, and their edge cases.
+
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
@@ -304,7 +306,8 @@ fn any_asked() -> impl Strategy<Value = Asked> {
         3 => (end(), end()).prop_map(|(low, high)| {
             let open = |end: Option<Value>| end.filter(|value| !value.is_nil());
             let (low, high) = (open(low), open(high));
-            let crossed = low.is_some() && high.is_some() && class(low.as_ref()) != class(high.as_ref());
+            let both = low.is_some() && high.is_some();
+            let crossed = both && class(low.as_ref()) != class(high.as_ref());
             Asked::Range(low, if crossed { None } else { high })
         }),
     ]
@@ -420,7 +423,10 @@ proptest! {
 
         let mut sorted: Vec<_> = read
             .iter()
-            .map(|(_, key)| ([order_key(&query, &store.documents[key].1), key.clone()].concat(), key))
+            .map(|(_, key)| {
+                let place = order_key(&query, &store.documents[key].1);
+                ([place, key.clone()].concat(), key)
+            })
             .collect();
         sorted.sort();
         prop_assert_eq!(&sorted.into_iter().map(|(_, key)| key).collect::<Vec<_>>(), &expected);

@@ -1,3 +1,5 @@
+//! The real disk: names, locks, direct writes, errors that name the path.
+
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::super::aligned::AlignedBuffer;

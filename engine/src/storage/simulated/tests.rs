@@ -1,3 +1,5 @@
+//! The simulated disk keeps the promises of a real one, and no more.
+
 use std::collections::BTreeSet;
 
 use super::*;

@@ -1,0 +1,148 @@
+//! The pipeline's background steps, the segments they make ahead of need, and the clean close.
+//!
+//! Each step is bounded and none is needed for correctness: a commit that finds its preparation
+//! missing does it itself.
+
+use super::pipeline::Pipeline;
+use crate::error::Result;
+use crate::log::format::{self, RecordKind, SegmentHeader};
+use crate::log::queue::NeedSegment;
+use crate::log::segment;
+use crate::log::writer::Writer;
+
+/// A second after the last commit its durability is recorded.
+const IDLE_NANOS: u64 = 1_000_000_000;
+
+impl Pipeline {
+    pub(super) fn create_segment(&self, need: &NeedSegment) -> Result<()> {
+        let _creating = self.creating.lock();
+        let (number, first_group, first_lsn, capacity) = {
+            let sequence = self.sequence.lock();
+            if sequence.queue.has_next_segment() && need.capacity_min == 0 {
+                return Ok(());
+            }
+            let (group, lsn) = sequence.queue.first_of_next_segment();
+            let doubled = sequence.queue.tail().segment.capacity * 2;
+            let grown = doubled.min(self.segment_bytes_max).max(need.capacity_min);
+            (sequence.queue.next_segment_number(), group, lsn, grown)
+        };
+        let capacity = format::align_up(capacity);
+        if self.segments.get(number).is_some_and(|known| known.header.capacity >= need.capacity_min)
+        {
+            return Ok(());
+        }
+        if self.segments.get(number).is_some() {
+            // The one made ahead is too small for this commit and holds nothing yet.
+            self.sequence.lock().queue.withdraw_segment();
+            self.discard_segment(number)?;
+        }
+        let header = SegmentHeader {
+            database: self.identity.database,
+            segment: number,
+            salt: self.random.next_u64(),
+            epoch: self.identity.epoch,
+            first_group,
+            first_lsn,
+            capacity,
+            created: self.clock.wall_micros(),
+        };
+        let header = Writer::create_segment(&*self.storage, &self.segments, header)?;
+        self.sequence.lock().queue.offer_segment(header);
+        Ok(())
+    }
+
+    /// Removes a segment that holds nothing, durably: its number is used again.
+    fn discard_segment(&self, number: u64) -> Result<()> {
+        self.segments.remove(number);
+        self.storage.remove(&segment::path(number))?;
+        self.storage.sync_dir(segment::LOG_DIR)
+    }
+
+    /// One background step: what lies in the queue is made durable. `true`: there was something.
+    pub fn flush_step(&self) -> Result<bool> {
+        {
+            let mut sequence = self.sequence.lock();
+            let busy = sequence.leading || sequence.failure.is_some() || sequence.closed;
+            if busy || sequence.queue.is_empty() {
+                return Ok(false);
+            }
+            sequence.leading = true;
+        }
+        self.lead()?;
+        Ok(true)
+    }
+
+    /// One background step: zeros ahead, or the next segment ahead of need.
+    pub fn ahead_step(&self) -> Result<bool> {
+        if self.failure().is_some() {
+            return Ok(false);
+        }
+        let ahead = match self.writer.try_lock() {
+            Some(writer) => writer.ahead_step(),
+            None => None,
+        };
+        if let Some(ahead) = ahead {
+            // The kernel tells a failed sync once; this one may have been about a commit's bytes.
+            return ahead().inspect_err(|cause| {
+                let mut sequence = self.sequence.lock();
+                let flying = sequence.in_flight.as_ref().map_or(0, |group| group.last_lsn());
+                let attempted = flying.max(sequence.durable);
+                self.fail(&mut sequence, cause.clone(), attempted);
+            });
+        }
+        let half_full = {
+            let sequence = self.sequence.lock();
+            let tail = sequence.queue.tail();
+            !sequence.closed
+                && !sequence.queue.has_next_segment()
+                && tail.offset * 2 > tail.segment.capacity
+        };
+        if half_full {
+            self.create_segment(&NeedSegment { capacity_min: 0 })?;
+        }
+        Ok(half_full)
+    }
+
+    /// One background step: a second after the last commit its durability is recorded, so that
+    /// damage to it can be told from a torn tail.
+    pub fn idle_step(&self) -> Result<bool> {
+        {
+            let mut sequence = self.sequence.lock();
+            let still = self.clock.monotonic_nanos().saturating_sub(sequence.last_group_at);
+            let due = !sequence.idle_recorded && still >= IDLE_NANOS;
+            if !due || sequence.failure.is_some() || sequence.closed {
+                return Ok(false);
+            }
+            sequence.idle_recorded = true;
+        }
+        self.control(RecordKind::Idle, &[])?;
+        Ok(true)
+    }
+
+    /// Records a clean close and gives back reserved space. Idempotent.
+    pub fn close(&self) -> Result<()> {
+        if std::mem::replace(&mut self.sequence.lock().closed, true) {
+            return Ok(());
+        }
+        if self.failure().is_some() {
+            return Ok(());
+        }
+        self.flush()?;
+        let unused = {
+            let mut sequence = self.sequence.lock();
+            sequence.queue.withdraw_segment()
+        };
+        if let Some(number) = unused {
+            self.discard_segment(number)?;
+        }
+        let time = self.now();
+        {
+            let mut sequence = self.sequence.lock();
+            sequence.queue.reserve_close();
+            sequence.queue.push_control(RecordKind::Close, time, &[]);
+        }
+        self.flush()?;
+        let end = self.sequence.lock().queue.tail().offset;
+        self.writer.lock().trim(end)
+    }
+}
