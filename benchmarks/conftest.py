@@ -53,4 +53,13 @@ def report(sizes: Sizes) -> Iterator[reporting.Report]:
     given = os.environ.get("WAFERDB_BENCH_RESULTS")
     if found.tables and (given or sizes.name != "tiny"):
         found.write(Path(given) if given else HERE / "results")
-    print("\n" + found.markdown())
+    _shown.append(found.markdown())
+
+
+_shown: list[str] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The report, below pytest-benchmark's own table."""
+    for text in _shown:
+        terminalreporter.write_line("\n" + text)

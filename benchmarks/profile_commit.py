@@ -1,13 +1,14 @@
 """Where the microseconds of the benchmarks go, layer by layer.
 
-`python benchmarks/profile_commit.py [--directory D] [--memories N]` prints three tables, all in
+`python benchmarks/profile_commit.py [--directory D] [--memories N]` prints tables, all in
 microseconds per memory:
 
-- one writer and a hundred per commit: each public call by the clock around it, beside the same
-  call made directly on the compiled engine with encoded values, and the encoding alone; what is
-  left is the Python layer;
+- one writer and a hundred per commit: the median of each public call by the clock around it, beside
+  the same call made directly on the compiled engine with encoded values, and the encoding alone;
+  what is left is the Python layer; "in memory": the public call on a database without files;
 - the engine's own histograms of commit and sync, and the raw probe of the same bytes;
-- sixteen threads: wall time, processor time and what a database in memory (no disk at all) does.
+- what a memory costs without one of its structures;
+- one to 64 threads: wall time, processor time and what a database in memory (no disk at all) does.
 
 A clock reading costs about 0.05 µs and is not subtracted.
 """
@@ -15,6 +16,7 @@ A clock reading costs about 0.05 µs and is not subtracted.
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 import tempfile
 import time
@@ -26,19 +28,20 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import waferdb
 from machine import described, machine, probe
-from waferdb import documents
-from workload import Item, Memory, Run, items
+from waferdb import Vectors, documents
+from workload import DIM, Item, Memory, Run, items
 
 _now = time.perf_counter_ns
 _TTL = 30 * 60 * 1_000_000
 
 
 class Clock:
-    """Nanoseconds by the name of a step."""
+    """Nanoseconds by the name of a step; medians, so that a busy neighbour counts for little."""
 
     def __init__(self) -> None:
-        self.spent: dict[str, int] = {}
+        self._spent: dict[str, list[int]] = {}
         self._since = 0
 
     def start(self) -> None:
@@ -48,8 +51,14 @@ class Clock:
     def lap(self, name: str) -> None:
         """The step that ends now; the next one begins."""
         now = _now()
-        self.spent[name] = self.spent.get(name, 0) + now - self._since
+        self._spent.setdefault(name, []).append(now - self._since)
         self._since = _now()
+
+    def micros(self, memories: int) -> dict[str, float]:
+        """Median microseconds of each step, for each of the `memories` of a commit."""
+        return {
+            name: statistics.median(each) / 1e3 / memories for name, each in self._spent.items()
+        }
 
 
 def public_one(db: Memory, item: Item, clock: Clock) -> None:
@@ -180,8 +189,7 @@ def stepped(
                 (public_one if public else core_one)(db, some[0], clock)
             else:
                 (public_many if public else core_many)(db, some, clock)
-        counted = len(all_items) - warm
-        return {step: ns / 1e3 / counted for step, ns in clock.spent.items()}, db.stats()
+        return clock.micros(size), db.stats()
 
 
 def layers(directory: Path, all_items: list[Item], size: int) -> None:
@@ -240,6 +248,37 @@ def threads(directory: Path, all_items: list[Item]) -> None:
             )
 
 
+def ablation(all_items: list[Item]) -> None:
+    """One memory per commit in memory, with all structures and with each of them left out."""
+    without: dict[str, float] = {}
+    for left_out in ("", *Memory._structures):
+        schema: dict[str, Any] = dict(Memory._structures)
+        schema.pop(left_out, None)
+        if left_out == "facts":
+            schema["embeddings"] = Vectors(dim=DIM, metric="cosine")
+        spent = []
+        with waferdb.open(":memory:", schema) as db:
+            for item in all_items:
+                since = _now()
+                with db.transaction(actor="agent", reason="remember") as tx:
+                    if left_out != "facts":
+                        tx.facts.put(item.key, item.document)
+                    if left_out != "embeddings":
+                        tx.embeddings.put(item.key, item.vector)
+                    if left_out != "events":
+                        tx.events.append("memory.remembered", item.about, key=item.key)
+                    if left_out != "session":
+                        tx.session.put(item.key, item.document)
+                    if left_out != "context":
+                        tx.context.set(item.user, item.key, item.document)
+                spent.append(_now() - since)
+        without[left_out] = statistics.median(spent) / 1e3
+    print(
+        f"all six: {without.pop(''):.2f}; without "
+        + ", without ".join(f"{name} {micros:.2f}" for name, micros in without.items())
+    )
+
+
 def main() -> None:
     """Prints the profile."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -254,7 +293,9 @@ def main() -> None:
         layers(directory, all_items, 1)
         print("A hundred memories per commit, µs per memory")
         layers(directory, all_items, 100)
-        print("Writers, one memory per commit; µs per memory")
+        print("One memory per commit in memory, a structure left out, µs per memory")
+        ablation(all_items)
+        print("\nWriters, one memory per commit; µs per memory")
         threads(directory, all_items)
 
 

@@ -79,7 +79,9 @@ class Report:
             "A row is the median of its rounds; a ratio is taken within each round.",
             "",
         ]
-        return "\n".join(head) + "\n\n".join(table.markdown() for table in self.tables) + "\n"
+        return (
+            "\n".join(head) + "\n" + "\n\n".join(table.markdown() for table in self.tables) + "\n"
+        )
 
     def write(self, directory: Path) -> None:
         """Leaves latest.json and latest.md."""

@@ -11,11 +11,17 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::log::format;
-use crate::log::record::{Codec, Frames, NewOp, NewValue, Op, OpKind, ValueAt};
+use crate::log::record::{Codec, Frames, Mark, NewOp, NewValue, Op, OpKind, ValueAt};
 use crate::schema::StructureId;
 
 /// What a record needs besides its frames, at most: headers, note, transaction id.
 const RECORD_OVERHEAD: usize = 32 << 10;
+
+/// A place in a batch to come back to.
+pub struct Savepoint {
+    frames: Mark,
+    logical_bytes: u64,
+}
 
 #[derive(Default)]
 pub struct Batch {
@@ -27,6 +33,17 @@ pub struct Batch {
 }
 
 impl Batch {
+    pub fn savepoint(&self) -> Savepoint {
+        Savepoint { frames: self.frames.mark(), logical_bytes: self.logical_bytes }
+    }
+
+    pub fn undo_to(&mut self, savepoint: &Savepoint) {
+        self.frames.cut(&savepoint.frames);
+        self.logical_bytes = savepoint.logical_bytes;
+        let left = self.frames.ops.len();
+        self.stored.retain(|_, owner| *owner < left);
+    }
+
     pub fn is_empty(&self) -> bool {
         self.frames.ops.is_empty()
     }
@@ -140,6 +157,23 @@ mod tests {
         batch.push(OpKind::Put, 1, b"k", b"", Some((Codec::Raw, &value))).unwrap();
         assert_eq!(batch.logical_bytes(), 1000);
         assert_eq!(batch.frames.value(&batch.frames.ops[0]).unwrap()[499], 7);
+    }
+
+    #[test]
+    fn undone_operations_leave_no_trace() {
+        let value = [7u8; 100];
+        let mut plain = Batch::default();
+        plain.push(OpKind::Put, 1, b"a", b"", Some((Codec::Raw, &value[1..]))).unwrap();
+        let mut batch = Batch::default();
+        batch.push(OpKind::Put, 1, b"a", b"", Some((Codec::Raw, &value[1..]))).unwrap();
+        let savepoint = batch.savepoint();
+        batch.push(OpKind::Put, 1, b"b", b"", Some((Codec::Raw, &value))).unwrap();
+        batch.undo_to(&savepoint);
+        for batch in [&mut plain, &mut batch] {
+            batch.push(OpKind::Put, 1, b"c", b"", Some((Codec::Raw, &value))).unwrap();
+        }
+        assert_eq!(plain.frames, batch.frames);
+        assert_eq!(plain.logical_bytes(), batch.logical_bytes());
     }
 
     #[test]

@@ -19,6 +19,8 @@ use crate::schema::{Kind, StructureId};
 
 const STEP: usize = 256;
 
+type Key = Box<[u8]>;
+
 fn entries(structure: StructureId) -> Tree {
     Tree::new(structure, 0)
 }
@@ -82,8 +84,7 @@ fn remove_age(state: &impl Change, structure: StructureId, key: &[u8]) {
     if let Some(version) = state.get(entries(structure), key)
         && let Some(age) = version.entry.meta.get(8..)
     {
-        state.set(by_age(structure), age, None);
-        state.prune(by_age(structure), age);
+        state.erase(by_age(structure), age);
     }
 }
 
@@ -92,8 +93,7 @@ fn evict(state: &impl Change, structure: StructureId, capacity: u64) {
         let page = state.page(by_age(structure), &Range::all(), Direction::Forward, None, 1);
         let Some(oldest) = page.items.into_iter().next() else { return };
         let key = oldest.entry.expect("pages hold live items").meta;
-        state.set(by_age(structure), &oldest.key, None);
-        state.prune(by_age(structure), &oldest.key);
+        state.erase(by_age(structure), &oldest.key);
         state.set(entries(structure), &key, None);
         state.prune(entries(structure), &key);
     }
@@ -188,7 +188,7 @@ impl Scan {
     }
 
     /// Keys of the next step from both trees, in order, without doubles.
-    fn keys(&self, look: &(impl Look + ?Sized)) -> (Vec<Box<[u8]>>, Option<Box<[u8]>>) {
+    fn keys(&self, look: &(impl Look + ?Sized)) -> (Vec<Key>, Option<Key>) {
         let page = |tree| look.page(tree, &self.range, self.direction, self.after.as_deref(), STEP);
         let own = page(entries(self.structure));
         let Some(rows) = source(look, self.structure) else {
@@ -218,21 +218,7 @@ impl Scan {
     }
 }
 
-/// One background step: removes up to a page of expired entries; where to continue.
-pub fn sweep(
-    look: &(impl Look + ?Sized),
-    structure: StructureId,
-    after: Option<&[u8]>,
-    mut remove: impl FnMut(&[u8], &Version),
-) -> Option<Box<[u8]>> {
-    let now = look.now();
-    let page = look.page(entries(structure), &Range::all(), Direction::Forward, after, STEP);
-    for item in page.items {
-        let entry = item.entry.expect("pages hold live items");
-        let version = Version { lsn: item.lsn, entry };
-        if !is_live(&version, now) {
-            remove(&item.key, &version);
-        }
-    }
-    page.next
+/// Whether an entry left at `now` for good.
+pub fn has_expired(version: &Version, now: Micros) -> bool {
+    !is_live(version, now)
 }

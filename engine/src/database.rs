@@ -551,30 +551,43 @@ impl Shared {
             || self.sweep_step())
     }
 
-    /// Drops a page of expired cache entries from memory.
+    /// Drops expired entries and tombstones of a page of each cache from memory.
     fn sweep_step(&self) -> bool {
+        const STEP: usize = 256;
         let Some(_paused) = self.pipeline.try_pause_applying() else { return false };
-        let lsn = self.pipeline.visible();
-        let snapshot = self.store.snapshot(lsn);
+        let catalog = self.store.catalog();
+        let (visible, now) = (self.pipeline.visible(), self.pipeline.now());
+        let oldest = self.store.snapshots.oldest().unwrap_or(visible).min(visible);
         let mut removed = false;
-        for structure in &snapshot.catalog.schema.structures {
-            // A cache of bounded capacity is bounded already, and what it evicts must follow from
-            // the log alone, not from when this step ran.
-            if !matches!(structure.kind, Kind::Cache { capacity: None, .. }) {
-                continue;
-            }
+        for structure in &catalog.schema.structures {
+            let Kind::Cache { capacity, .. } = &structure.kind else { continue };
+            let [entries, ages] = &catalog.structures[&structure.id].trees[..] else { continue };
             let mut sweeping = self.sweeping.lock();
             let after = sweeping.remove(&structure.id);
-            let materialised = &snapshot.catalog.structures[&structure.id];
-            let remove = |key: &[u8], version: &ordered::Version| {
-                removed = true;
-                if let Some(age) = version.entry.meta.get(8..) {
-                    materialised.trees[1].forget(age, lsn);
+            let all = ordered::Range::all();
+            let page =
+                entries.page(&all, ordered::Direction::Forward, after.as_deref(), visible, STEP);
+            if page.len() == STEP {
+                sweeping.extend(page.last().map(|last| (structure.id, last.key.clone())));
+            }
+            for item in page {
+                let Some(entry) = item.entry else {
+                    entries.prune(&item.key, oldest.saturating_sub(1));
+                    continue;
+                };
+                let version = ordered::Version { lsn: item.lsn, entry };
+                // What a cache of bounded capacity evicts must follow from the log alone, not from
+                // when this step ran; it is bounded anyway.
+                if capacity.is_none() && cache::has_expired(&version, now) {
+                    removed = true;
+                    version
+                        .entry
+                        .meta
+                        .get(8..)
+                        .into_iter()
+                        .for_each(|age| ages.forget(age, visible));
+                    entries.forget(&item.key, version.lsn);
                 }
-                materialised.trees[0].forget(key, version.lsn);
-            };
-            if let Some(next) = cache::sweep(&snapshot, structure.id, after.as_deref(), remove) {
-                sweeping.insert(structure.id, next);
             }
         }
         removed

@@ -55,3 +55,4 @@ pub mod database;
 pub mod reader;
 pub mod scheduler;
 pub mod transaction;
+pub mod verify;

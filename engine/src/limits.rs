@@ -12,7 +12,7 @@ pub const COMMIT_OPS_MAX: usize = 1 << 20;
 pub const DOCUMENT_DEPTH_MAX: usize = 128;
 /// Vector components.
 pub const VECTOR_DIM_MAX: usize = 65_536;
-/// Structures of one database over its whole life.
+/// Structures declared at one time.
 pub const STRUCTURES_MAX: usize = 4_096;
 /// Bytes of a structure's, index field's or event kind's name.
 pub const NAME_BYTES_MAX: usize = 255;

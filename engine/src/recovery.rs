@@ -87,34 +87,30 @@ pub fn find_or_create(storage: &dyn Storage, options: &Options) -> Result<(Datab
             storage.name(),
             segment::path(1)
         ))),
-        (Marker::Absent | Marker::Damaged, Some(stored)) if holds_commits(&found)? => {
+        (Marker::Absent | Marker::Damaged, Some(stored)) if holds_groups(&found)? => {
             if writes {
                 marker::write(storage, &stored)?;
             }
             Ok((stored, found))
         }
         _ => {
+            check_empty(storage)?;
             if !writes || !options.create {
                 return Err(not_found(storage));
             }
-            check_empty(storage)?;
             create(storage, options, &found)
         }
     }
 }
 
 /// Without a marker: a log, or what a creation cut off left behind?
-fn holds_commits(found: &Found) -> Result<bool> {
+fn holds_groups(found: &Found) -> Result<bool> {
     let first = &found.segments[0];
     if segment::last_nonzero(&*first.file, SEGMENT_HEADER_BYTES as u64)?.is_none() {
         return Ok(false);
     }
-    let mut commits = false;
-    repair::walk(&found.segments, repair::first_expected(), |_, group| {
-        commits |= group.header.commits > 0;
-        Ok(())
-    })?;
-    Ok(commits)
+    let end = repair::walk(&found.segments, repair::first_expected(), |_, _| Ok(()))?;
+    Ok(end.last.is_some())
 }
 
 /// A database is made in an empty directory only (leftovers of a creation cut off aside).

@@ -93,7 +93,7 @@ impl Catalog {
         self.structures.get(&tree.structure)?.trees.get(tree.number as usize)
     }
 
-    pub fn index(&self, tree: Tree) -> &Index {
+    pub fn tree_of(&self, tree: Tree) -> &Index {
         self.tree(tree).expect("a structure has the trees of its kind")
     }
 
@@ -178,7 +178,9 @@ pub fn decode_commit(entry: &Entry) -> Option<(Micros, Pointer)> {
 
 /// Forgotten keys and up to which LSN.
 #[derive(Default)]
-struct Masks(RwLock<HashMap<StructureId, HashMap<Box<[u8]>, Lsn>>>);
+struct Masks(RwLock<HashMap<StructureId, ForgottenKeys>>);
+
+type ForgottenKeys = HashMap<Box<[u8]>, Lsn>;
 
 impl Masks {
     fn hides(&self, structure: StructureId, key: &[u8], lsn: Lsn) -> bool {
@@ -447,7 +449,7 @@ impl Applying<'_> {
     }
 
     fn index(&self, tree: Tree) -> Option<&Index> {
-        self.writes(tree.structure).then(|| self.snapshot.catalog.index(tree))
+        self.writes(tree.structure).then(|| self.snapshot.catalog.tree_of(tree))
     }
 
     fn tail(&self, structure: StructureId) -> Option<&Tail> {
@@ -539,7 +541,7 @@ impl Change for Applying<'_> {
     }
 
     fn versions(&self, tree: Tree, key: &[u8]) -> Vec<Version> {
-        self.snapshot.catalog.index(tree).versions(key)
+        self.snapshot.catalog.tree_of(tree).versions(key)
     }
 
     fn mask(&self, structure: StructureId, key: &[u8]) {

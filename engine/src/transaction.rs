@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::RwLock;
 
 use crate::audit;
-use crate::batch::Batch;
+use crate::batch::{Batch, Savepoint};
 use crate::clock::Micros;
 use crate::commit::conflicts::{ConflictKey, Space, conflict_key};
 use crate::commit::pipeline::{Check, Prepared, Submitted};
@@ -110,6 +110,15 @@ pub fn check_key(key: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Keys are text in every structure but raw rows.
+fn check_text(structure: &Structure, key: &[u8]) -> Result<()> {
+    let raw = matches!(structure.kind, Kind::Rows { codec: RowCodec::Raw, .. });
+    if !raw && std::str::from_utf8(key).is_err() {
+        return Err(Error::argument(format!("keys of {:?} are text (UTF-8)", structure.name)));
+    }
+    Ok(())
+}
+
 fn check_length(what: &str, text: &str, least: usize, most: usize) -> Result<()> {
     if text.len() < least || text.len() > most {
         return Err(Error::limit(format!(
@@ -188,6 +197,16 @@ impl Transaction {
         self.batch.read().bytes()
     }
 
+    /// Where the transaction stands, to come back to with `undo_to`.
+    pub fn savepoint(&self) -> Savepoint {
+        self.batch.read().savepoint()
+    }
+
+    /// Takes back the writes since `savepoint`, which no read or precondition came after.
+    pub fn undo_to(&mut self, savepoint: &Savepoint) {
+        self.batch.write().undo_to(savepoint);
+    }
+
     /// Reads that see this transaction's own writes.
     pub fn reader(&self) -> Result<Reader> {
         self.check_open()?;
@@ -256,9 +275,7 @@ impl Transaction {
             RowCodec::Msgpack => Codec::Msgpack,
             RowCodec::Raw => Codec::Raw,
         };
-        if derived.codec == RowCodec::Msgpack && std::str::from_utf8(key).is_err() {
-            return Err(Error::argument("keys of documents are text"));
-        }
+        check_text(structure, key)?;
         if !precondition.is_none() {
             if self.mode == Mode::Transaction {
                 let overlay = Overlay::open(&self.shared.store, self.lsn, &self.pendings)?;
@@ -279,6 +296,7 @@ impl Transaction {
             Kind::Rows { .. } | Kind::Vectors { .. } | Kind::Cache { .. } => {}
             _ => return Err(Self::wrong_kind(structure, "rows, vectors or cache")),
         }
+        check_text(structure, key)?;
         self.push(OpKind::Delete, id, key, b"", None)
     }
 
@@ -358,6 +376,7 @@ impl Transaction {
     ) -> Result<()> {
         self.check_context(id)?;
         check_value(value)?;
+        check_key(name.as_bytes())?;
         let key = context::key(scope, name);
         check_key(&key)?;
         self.push(OpKind::Put, id, &key, b"", Some((Codec::Msgpack, value)))
@@ -455,6 +474,7 @@ impl Transaction {
             }
         };
         check_key(&key)?;
+        check_text(structure, &key)?;
         let appended = {
             let batch = self.batch.read();
             let mut ops = batch.frames.ops.iter().filter(|op| op.kind == OpKind::Append);
@@ -557,7 +577,8 @@ impl Transaction {
             snapshot,
             hard,
             digests: Vec::new(),
-            sync: self.sync,
+            // A barrier at every LSN that a crash took back would be none.
+            sync: self.sync || batch.frames.ops.iter().any(|op| op.kind == OpKind::Forget),
         };
         for op in &batch.frames.ops {
             let key = conflict_key(Space::Key { structure: op.structure }, batch.frames.key(op));
@@ -633,20 +654,22 @@ impl Transaction {
         if !batch.frames.ops.iter().any(|op| linked(op).is_some()) {
             return Ok(());
         }
-        // What the transaction itself leaves of each row it touches.
-        let mut own: HashMap<(StructureId, &[u8]), bool> = HashMap::new();
-        for op in &batch.frames.ops {
-            own.insert((op.structure, batch.frames.key(op)), op.kind == OpKind::Put);
+        // The last operation on each key the transaction touches, and whether it is a put.
+        let mut own: HashMap<(StructureId, &[u8]), (usize, bool)> = HashMap::new();
+        for (number, op) in batch.frames.ops.iter().enumerate() {
+            own.insert((op.structure, batch.frames.key(op)), (number, op.kind == OpKind::Put));
         }
         let base = self.shared.store.snapshot(snapshot);
-        for op in &batch.frames.ops {
+        for (number, op) in batch.frames.ops.iter().enumerate() {
             let Some((structure, rows)) = linked(op) else { continue };
             let key = batch.frames.key(op);
-            if own.get(&(op.structure, key)) == Some(&false) {
+            if own.get(&(op.structure, key)).is_some_and(|(_, is_put)| !is_put) {
                 continue;
             }
             match own.get(&(rows.structure, key)) {
-                Some(true) => continue,
+                Some((_, true)) => continue,
+                // The row goes later in this transaction, and takes the vector with it.
+                Some((last, false)) if *last > number => continue,
                 None if base.get(rows.rows(), key).is_some() => {
                     let key = conflict_key(Space::Key { structure: rows.structure }, key);
                     let hard = self.mode == Mode::Transaction;

@@ -5,6 +5,8 @@
 //! docs/format.md, the format version and a new fixture directory (tests/fixtures) come first, and
 //! databases of the old format must still open.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Buffer
 
-Key = str | bytes
-Floats = Buffer | NDArray[np.float32]  # contiguous float32
+_Key = str | bytes
+_Floats = Buffer | NDArray[np.float32]  # contiguous float32
 
 ENGINE_VERSION: Final[str]
 FORMAT_VERSION: Final[int]
 LIMITS: Final[dict[str, int]]
 
 # One committed transaction: (lsn, time, durable, leaf hash or None, transaction id)
-Commit = tuple[int, int, bool, bytes | None, str]
+_Commit = tuple[int, int, bool, bytes | None, str]
 
 @final
 class Engine:
@@ -81,7 +81,7 @@ class Engine:
     def audit_head(self, structure: int) -> tuple[int, bytes]: ...
     def audit_entries(
         self, structure: int, after: int, actor: str | None, limit: int
-    ) -> list[tuple[int, int, int, str | None, str | None, list[tuple[str, Key, str]], bytes]]:
+    ) -> list[tuple[int, int, int, str | None, str | None, list[tuple[str, _Key, str]], bytes]]:
         """(lsn, index, time, actor, reason, changes as (structure, key, kind), leaf hash)."""
     def audit_leaf(self, structure: int, lsn: int) -> bytes: ...
     def audit_prove(self, structure: int, lsn: int, size: int | None) -> tuple[int, int, bytes, list[bytes]]:
@@ -100,18 +100,18 @@ class Reader:
     def time(self) -> int: ...  # of that LSN's commit
     def close(self) -> None: ...
     # Keyed structures: rows, cache, vectors. Keys are str or bytes as the structure has them.
-    def get(self, structure: int, key: Key) -> bytes | None: ...
-    def read(self, structure: int, key: Key) -> tuple[bytes, int, int] | None: ...  # value, version, time
-    def get_many(self, structure: int, keys: Sequence[Key]) -> list[bytes | None]: ...
-    def contains(self, structure: int, key: Key) -> bool: ...
+    def get(self, structure: int, key: _Key) -> bytes | None: ...
+    def read(self, structure: int, key: _Key) -> tuple[bytes, int, int] | None: ...  # value, version, time
+    def get_many(self, structure: int, keys: Sequence[_Key]) -> list[bytes | None]: ...
+    def contains(self, structure: int, key: _Key) -> bool: ...
     def count(self, structure: int) -> int: ...
     def scan(
         self,
         structure: int,
-        prefix: Key | None,
-        start: Key | None,
-        end: Key | None,
-        after: Key | None,
+        prefix: _Key | None,
+        start: _Key | None,
+        end: _Key | None,
+        after: _Key | None,
         limit: int | None,
         reverse: bool,
     ) -> Cursor: ...
@@ -121,15 +121,15 @@ class Reader:
         where: bytes,  # msgpack map: field -> ["=", v] | ["in", [v, ...]] | ["range", low, high]
         order: str | None,
         limit: int | None,
-        after: Key | None,
+        after: _Key | None,
     ) -> Cursor: ...
     def explain(self, structure: int, where: bytes, order: str | None) -> str: ...  # JSON
     # Vectors: queries and results are float32.
     def search(
-        self, structure: int, query: Floats, k: int, where: bytes | None
+        self, structure: int, query: _Floats, k: int, where: bytes | None
     ) -> tuple[list[str], list[float]]: ...
     def search_many(
-        self, structure: int, queries: Floats, count: int, k: int
+        self, structure: int, queries: _Floats, count: int, k: int
     ) -> list[tuple[list[str], list[float]]]: ...
     # Events: (lsn, index, time, kind, key, payload)
     def events(
@@ -169,7 +169,7 @@ class Changes:
     def page(
         self, count: int
     ) -> list[
-        tuple[int, int, str, str | None, str | None, list[tuple[str, str, tuple[Key, ...], bytes | None]]]
+        tuple[int, int, str, str | None, str | None, list[tuple[str, str, tuple[_Key, ...], bytes | None]]]
     ]: ...
 
 @final
@@ -186,17 +186,17 @@ class Transaction:
     def put(
         self,
         structure: int,
-        key: Key,
+        key: _Key,
         value: builtins.bytes,
         if_version: int | None = None,
         if_absent: bool = False,
     ) -> None: ...
-    def put_many(self, structure: int, keys: Sequence[Key], values: Sequence[builtins.bytes]) -> None: ...
-    def delete(self, structure: int, key: Key) -> None: ...  # rows, vectors, cache
-    def delete_many(self, structure: int, keys: Sequence[Key]) -> None: ...
-    def watch(self, structure: int, key: Key) -> None: ...  # for_update: conflict if it changes
-    def vector_put(self, structure: int, key: str, vector: Floats) -> None: ...
-    def vector_put_many(self, structure: int, keys: Sequence[str], vectors: Floats) -> None: ...
+    def put_many(self, structure: int, keys: Sequence[_Key], values: Sequence[builtins.bytes]) -> None: ...
+    def delete(self, structure: int, key: _Key) -> None: ...  # rows, vectors, cache
+    def delete_many(self, structure: int, keys: Sequence[_Key]) -> None: ...
+    def watch(self, structure: int, key: _Key) -> None: ...  # for_update: conflict if it changes
+    def vector_put(self, structure: int, key: str, vector: _Floats) -> None: ...
+    def vector_put_many(self, structure: int, keys: Sequence[str], vectors: _Floats) -> None: ...
     def append(
         self, structure: int, kind: str, payload: builtins.bytes | None, key: str | None
     ) -> None: ...
@@ -207,11 +207,11 @@ class Transaction:
         self, structure: int, src: str, relation: str, dst: str, props: builtins.bytes | None
     ) -> None: ...
     def unlink(self, structure: int, src: str, relation: str, dst: str) -> None: ...
-    def forget(self, structure: int, key: Sequence[Key]) -> None:
+    def forget(self, structure: int, key: Sequence[_Key]) -> None:
         """Masks every version of a key up to this commit, at every LSN: rows, vectors, cache (key,),
         events (key,), context (scope, name), graph (src, relation, dst)."""
     def note(self, actor: str | None, reason: str | None) -> None: ...
-    def commit(self) -> Commit: ...
+    def commit(self) -> _Commit: ...
     def rollback(self) -> None: ...
 
 def exceptions_module(name: str) -> None:

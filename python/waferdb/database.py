@@ -194,6 +194,11 @@ class Database:
         return scope if type(scope) is Live and not scope._closed else scope.live(call)
 
     @property
+    def _engine(self) -> _core.Engine:
+        """What `waferdb.capi` acquires."""
+        return self._scope.shared.engine
+
+    @property
     def _in_transaction(self) -> bool:
         return isinstance(self._scope, TransactionScope)
 

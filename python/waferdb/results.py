@@ -55,11 +55,11 @@ class Receipt:
 
     __slots__ = ("_commit", "_fate")
 
-    def __init__(self, commit: "_core.Commit | None" = None) -> None:
+    def __init__(self, commit: "_core._Commit | None" = None) -> None:
         self._commit = commit
         self._fate = "its transaction has not committed yet"
 
-    def _committed(self) -> "_core.Commit":
+    def _committed(self) -> "_core._Commit":
         commit = self._commit
         if commit is None:
             raise PendingError(f"the receipt has nothing to say: {self._fate}")
@@ -128,7 +128,8 @@ class Freshness:
 class Read(Generic[T]):
     """A value with its version (the LSN that wrote it), its commit's time and its freshness.
 
-    Absent: `value`, `version` and `time` are None.
+    Absent: `value`, `version` and `time` are None. What the reading transaction wrote itself has no
+    `version` before its commit.
     """
 
     value: T | None
@@ -206,7 +207,10 @@ class Hits(Sequence[Hit]):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event: `lsn` of its commit and `index` in it are its place in the order of all events."""
+    """One event: `lsn` of its commit and `index` in it are its place in the order of all events.
+
+    `lsn` is 0 for events of the reading transaction itself, which come last.
+    """
 
     lsn: int
     index: int
@@ -331,6 +335,8 @@ class Stats:
     causes log, flush, merge, seal, checkpoint and reclaim. `files` maps names to bytes, `latency`
     the operations to their histograms, `lag` the structures to what they lack, `policies` the
     structures to `{"declared": …, "in_force": …}`: in this release "eager" whatever is declared.
+    `torn_tail` tells what opening dropped at the end of the log, if anything: bytes of a write that
+    was never acknowledged.
     """
 
     lsn: int
@@ -346,6 +352,7 @@ class Stats:
     oldest_snapshot: int | None
     policies: Mapping[str, Mapping[str, Any]]
     memory: Mapping[str, Any] = field(default_factory=dict)
+    torn_tail: str | None = None
 
     @property
     def waf(self) -> float:
@@ -379,7 +386,8 @@ class Stats:
             },
             oldest_snapshot=raw["oldest_snapshot"],
             policies=raw["policies"],
-            memory=raw.get("memory", {}),
+            memory=raw["memory"],
+            torn_tail=raw["torn_tail"],
         )
 
     def _summary(self) -> list[tuple[str, str]]:
@@ -393,6 +401,8 @@ class Stats:
             ("files", f"{len(self.files)}, {sum(self.files.values()):,} bytes"),
             ("oldest snapshot", str(self.oldest_snapshot)),
         ]
+        if self.torn_tail is not None:
+            rows.append(("dropped when opened", self.torn_tail))
         rows += [
             (f"{name} latency", f"p50 {shape.p50:,.0f} µs, p99 {shape.p99:,.0f} µs")
             for name, shape in self.latency.items()

@@ -1,8 +1,8 @@
-"""A second reader of the log, written from docs/format.md alone and sharing no code with the engine.
+"""A second reader of the log, written from docs/format.md alone; it shares no code with the engine.
 
 It reads a whole database directory, checks every checksum, place, count and number, and hands out
 what it found as plain values. It writes nothing and decides nothing about torn tails: a log that
-is not whole and cleanly closed is a `FormatProblem`. It reads files into memory whole.
+is not whole and cleanly closed is a `NotTheFormatError`. It reads files into memory whole.
 
 From a shell: `python tests/support/log_reader.py agent.wafer` prints what is in a log.
 """
@@ -34,13 +34,13 @@ NONE, INLINE, STORED, BACK = range(4)
 INLINE_BYTES_MAX = 31
 
 
-class FormatProblem(Exception):
+class NotTheFormatError(Exception):
     """The bytes are not as docs/format.md says."""
 
 
 def require(holds: bool, what: str) -> None:
     if not holds:
-        raise FormatProblem(what)
+        raise NotTheFormatError(what)
 
 
 def xxh3(data: bytes, seed: int = 0) -> int:
@@ -90,7 +90,7 @@ class Taker:
             if byte < 0x80:
                 require(value < 1 << 64, "a number of more than 64 bits")
                 return value
-        raise FormatProblem("a number of more than 64 bits")
+        raise NotTheFormatError("a number of more than 64 bits")
 
     def bytes(self) -> bytes:
         return self.take(self.varint())
@@ -195,13 +195,14 @@ class Log:
 
     def structure(self, name: str) -> dict[str, Any]:
         """The newest declaration of a structure."""
-        found = [known for known in self.schema["structures"] if known["name"] == name]
+        known: list[dict[str, Any]] = self.schema["structures"]
+        found = [structure for structure in known if structure["name"] == name]
         require(len(found) == 1, f"no structure {name}")
         return found[0]
 
 
 def read_log(directory: Path) -> Log:
-    """Reads a database that was closed cleanly; raises `FormatProblem` for any other."""
+    """Reads a database that was closed cleanly; raises `NotTheFormatError` for any other."""
     log = Log(read_marker(directory / "DATABASE"))
     paths = sorted((directory / "log").iterdir())
     require(bool(paths), "no segments")
@@ -335,10 +336,7 @@ def read_commit(
     taker = Taker(body)
     flags = taker.u8()
     require(flags < 64 and flags & 3 < 3, "flags of a commit")
-    if flags & 16:
-        txn = f"{taker.u64():016x}-{taker.varint()}"
-    else:
-        txn = taker.text()
+    txn = f"{taker.u64():016x}-{taker.varint()}" if flags & 16 else taker.text()
     actor = taker.text() if flags & 4 else None
     reason = taker.text() if flags & 8 else None
     salt = taker.take(16) if flags & 32 else None
@@ -361,9 +359,7 @@ def read_commit(
     require(taker.rest == 0, f"LSN {lsn}: bytes behind the last operation")
     heads = xxh3(head, heads)
     priority = PRIORITIES[flags & 3]
-    commit = Commit(
-        lsn, time, epoch, txn, priority, actor, reason, salt, tuple(operations), at
-    )
+    commit = Commit(lsn, time, epoch, txn, priority, actor, reason, salt, tuple(operations), at)
     return commit, heads, values
 
 

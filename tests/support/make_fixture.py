@@ -81,8 +81,8 @@ def answers(path: Path) -> dict[str, Any]:
             "facts of ann": plain(list(db.facts.find({"user": "ann"}))),
             "facts as of 3": plain(list(past.facts.scan())),
             "blobs": plain(list(db.blobs.scan())),
-            "embeddings": {key: db.embeddings.get(key).tolist() for key in db.embeddings.keys()},
-            "session": {key: plain(db.session.get(key)) for key in db.session.keys()},
+            "embeddings": {key: db.embeddings.get(key).tolist() for key in db.embeddings},
+            "session": {key: plain(db.session.get(key)) for key in db.session},
             "events": [
                 [event.lsn, event.index, event.time.isoformat(), event.kind, event.key]
                 for event in db.events.scan()
@@ -129,9 +129,7 @@ def make(folder: Path) -> None:
     shutil.copytree(sound, damaged)
     log = log_reader.read_log(sound)
     stored = next(
-        operation
-        for operation in log.commits[0].operations
-        if operation.form == log_reader.STORED
+        operation for operation in log.commits[0].operations if operation.form == log_reader.STORED
     )
     file = damaged / "log" / "00000001.wal"
     data = bytearray(file.read_bytes())

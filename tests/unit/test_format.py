@@ -15,7 +15,7 @@ import log_reader
 import msgpack
 import numpy as np
 import pytest
-from log_reader import FormatProblem, Log, read_log
+from log_reader import Log, NotTheFormatError, read_log
 from make_fixture import Fixture, answers
 from wafer_support import DIM, Memory, owner_of, vector_of, write_memory
 
@@ -45,7 +45,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
         head = db.audit.head()
         told = {
             "lsn": db.lsn,
-            "rows": {key: db.facts.read(key) for key in db.facts.keys()},
+            "rows": {key: db.facts.read(key) for key in db.facts},
             "changes": list(db.changes()),
             "head": head,
             "leaves": [db.audit.leaf(entry.lsn) for entry in db.audit.entries()],
@@ -171,7 +171,7 @@ def test_the_second_reader_notices_what_it_should(
         damaged = bytearray(sound)
         damaged[offset] ^= 0x40
         file.write_bytes(damaged)
-        with pytest.raises((FormatProblem, UnicodeDecodeError)):
+        with pytest.raises((NotTheFormatError, UnicodeDecodeError)):
             read_log(path)
 
 

@@ -30,6 +30,7 @@ use waferdb::transaction::{Mode, Precondition, TransactionOptions};
 
 use crate::engine::Engine;
 use crate::errors::OrRaise;
+use crate::home;
 
 type Store = Database;
 
@@ -86,7 +87,7 @@ struct Operation {
 /// Behind `waferdb_db *`.
 struct Native {
     store: Store,
-    process: u32,
+    process: u64,
     poisoned: AtomicBool,
 }
 
@@ -247,7 +248,7 @@ fn copy_text(out: &mut [u8], text: &str) {
 
 impl Native {
     fn check(&self) -> Result<(), Failure> {
-        if self.process != std::process::id() {
+        if self.process != home::process() {
             return Err(Failure::new(
                 "forked",
                 "this handle was made before a fork and belongs to the parent process; \
@@ -355,7 +356,7 @@ unsafe extern "C" fn acquire(engine: *mut c_void) -> *const Native {
         let engine = unsafe { Bound::from_borrowed_ptr_or_opt(py, engine.cast()) }
             .ok_or_else(|| PyTypeError::new_err("acquire: the engine is NULL"))?;
         let store = store_of(&engine)?;
-        let process = std::process::id();
+        let process = home::process();
         Ok(Arc::into_raw(Arc::new(Native { store, process, poisoned: AtomicBool::new(false) })))
     }));
     outcome
@@ -376,8 +377,8 @@ unsafe extern "C" fn release(native: *const Native) {
 }
 
 /// Drops what this process owns and leaks what it inherited by a fork.
-fn drop_here<T>(process: u32, value: T) {
-    if process != std::process::id() {
+fn drop_here<T>(process: u64, value: T) {
+    if process != home::process() {
         std::mem::forget(value);
     } else if catch_unwind(AssertUnwindSafe(|| drop(value))).is_err() {
         // The engine keeps what it had: the panic hook has told why, and no caller waits here.

@@ -2,6 +2,7 @@
 //!
 //! Dropping the last reference closes it; what goes wrong then is told as an unraisable error.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use waferdb::storage::Storage;
 use waferdb::storage::disk::DiskStorage;
 use waferdb::storage::memory::MemoryStorage;
 use waferdb::transaction::{self, TransactionOptions};
+use waferdb::verify;
 
 use crate::changes::Changes;
 use crate::errors::{OrRaise, raised};
@@ -140,7 +142,7 @@ impl Engine {
     #[expect(clippy::too_many_arguments, reason = "as the Python layer calls it")]
     fn open(
         py: Python<'_>,
-        path: Option<Text<'_>>,
+        path: Option<PathBuf>,
         schema: Option<Text<'_>>,
         mode: Text<'_>,
         create: bool,
@@ -151,7 +153,6 @@ impl Engine {
         embedder: Option<Text<'_>>,
     ) -> PyResult<Self> {
         let (schema, embedder) = (schema.map(|text| text.0), embedder.map(|text| text.0));
-        let path = path.map(|path| path.0);
         let open = || {
             let options = Options {
                 mode: parse_mode(mode.0)?,
@@ -296,6 +297,18 @@ impl Engine {
         Ok(serde_json::to_string(&stats).expect("statistics have only text keys"))
     }
 
+    fn verify(&self, py: Python<'_>, deep: bool, progress: Option<Py<PyAny>>) -> PyResult<String> {
+        let mut failure = None;
+        let mut told = report(progress.as_ref(), &mut failure);
+        let check = |database: &Database| verify::verify(database.shared(), deep, &mut told);
+        let found = self.detached(py, check)?;
+        drop(told);
+        match failure {
+            Some(failure) => Err(failure),
+            None => Ok(serde_json::to_string(&found).expect("a report has only text keys")),
+        }
+    }
+
     fn rebuild(&self, py: Python<'_>, structure: u32, progress: Option<Py<PyAny>>) -> PyResult<()> {
         let mut failure = None;
         let told = report(progress.as_ref(), &mut failure);
@@ -319,10 +332,10 @@ impl Engine {
         })
     }
 
-    fn backup(&self, py: Python<'_>, dst: Text<'_>, progress: Option<Py<PyAny>>) -> PyResult<()> {
+    fn backup(&self, py: Python<'_>, dst: PathBuf, progress: Option<Py<PyAny>>) -> PyResult<()> {
         let mut failure = None;
         let mut told = report(progress.as_ref(), &mut failure);
-        let copy = |database: &Database| database.backup(&DiskStorage::new(dst.0), &mut told);
+        let copy = |database: &Database| database.backup(&DiskStorage::new(dst), &mut told);
         self.detached(py, copy)?;
         drop(told);
         failure.map_or(Ok(()), Err)

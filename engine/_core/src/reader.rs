@@ -160,7 +160,6 @@ impl Reader {
         self.cursor(py, structure, |reader| reader.scan(structure, &bounds))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "as the Python layer calls it")]
     fn find(
         &self,
         py: Python<'_>,
@@ -269,7 +268,6 @@ impl Reader {
         self.detached(py, |reader| reader.context_scopes(structure))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "as the Python layer calls it")]
     fn neighbors<'py>(
         &self,
         py: Python<'py>,

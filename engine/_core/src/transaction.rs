@@ -18,7 +18,7 @@ use crate::reader::Reader;
 type Commit<'py> = (u64, i64, bool, Option<Bound<'py, PyBytes>>, String);
 
 enum State {
-    Open(transaction::Transaction),
+    Open(Box<transaction::Transaction>),
     /// What it held is given back; its id remains.
     Ended(String),
 }
@@ -35,7 +35,7 @@ impl State {
     }
 
     /// The transaction, which has ended with this; `None` if it had ended before.
-    fn end(&mut self) -> Option<transaction::Transaction> {
+    fn end(&mut self) -> Option<Box<transaction::Transaction>> {
         let Self::Open(transaction) = self else { return None };
         let ended = Self::Ended(transaction.txn());
         match std::mem::replace(self, ended) {
@@ -62,7 +62,7 @@ fn shared_by_threads() -> Error {
 impl Transaction {
     pub fn new(shared: Arc<Shared>, transaction: transaction::Transaction) -> Self {
         let lsn = transaction.lsn();
-        Self { lsn, inner: Home::new((shared, Mutex::new(State::Open(transaction)))) }
+        Self { lsn, inner: Home::new((shared, Mutex::new(State::Open(Box::new(transaction))))) }
     }
 
     /// One thread at a time; a second one is told so and does not wait.

@@ -3,6 +3,9 @@
 //! Each step is bounded and none is needed for correctness: a commit that finds its preparation
 //! missing does it itself.
 
+use std::sync::atomic::Ordering;
+
+use super::outcome::refused;
 use super::pipeline::Pipeline;
 use crate::error::Result;
 use crate::log::format::{self, RecordKind, SegmentHeader};
@@ -69,7 +72,10 @@ impl Pipeline {
             sequence.leading = true;
         }
         self.lead()?;
-        Ok(true)
+        match self.failure() {
+            Some(cause) => Err(refused(&cause)),
+            None => Ok(true),
+        }
     }
 
     /// One background step: zeros ahead, or the next segment ahead of need.
@@ -124,8 +130,10 @@ impl Pipeline {
         if std::mem::replace(&mut self.sequence.lock().closed, true) {
             return Ok(());
         }
-        if self.failure().is_some() {
-            return Ok(());
+        if let Some(cause) = self.failure() {
+            // Who was told of everything that is durable needs no second word.
+            let acknowledged = self.acknowledged.load(Ordering::Acquire);
+            return if acknowledged > self.durable() { Err(refused(&cause)) } else { Ok(()) };
         }
         self.flush()?;
         let unused = {

@@ -27,7 +27,9 @@ pub enum Space {
 pub fn conflict_key(space: Space, bytes: &[u8]) -> ConflictKey {
     let seed = match space {
         Space::Key { structure } => u64::from(structure) << 32,
-        Space::Unique { structure, number } => u64::from(structure) << 32 | u64::from(number) + 1,
+        Space::Unique { structure, number } => {
+            (u64::from(structure) << 32) | (u64::from(number) + 1)
+        }
         Space::Transaction => u64::MAX,
     };
     xxh3_128_with_seed(bytes, seed)

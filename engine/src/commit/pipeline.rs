@@ -533,7 +533,8 @@ impl Pipeline {
 
     /// Waits until `lsn` is visible; `false` when the time is up.
     pub fn wait_visible(&self, lsn: Lsn, timeout: Option<Duration>) -> Result<bool> {
-        let deadline = timeout.map(|timeout| std::time::Instant::now() + timeout);
+        // A time too far to name is no bound.
+        let deadline = timeout.and_then(|timeout| std::time::Instant::now().checked_add(timeout));
         let mut sequence = self.sequence.lock();
         sequence.watchers += 1;
         let outcome = loop {

@@ -104,10 +104,12 @@ impl<'a> Walker<'a> {
         if let Some(problem) = self.out_of_order(&header) {
             return Ok(Step::Bad(self.bad(&problem)));
         }
-        let length = header.bytes as usize;
-        let Some(bytes) = self.read(offset, length)? else {
+        // The padding is there too, or the file was cut.
+        let padded = format::align_up(u64::from(header.bytes)) as usize;
+        let Some(bytes) = self.read(offset, padded)? else {
             return Ok(Step::Bad(self.bad("the file ends within the group")));
         };
+        let bytes = &bytes[..header.bytes as usize];
         match decode_group(&header, bytes, segment, offset, &database) {
             Ok(records) => {
                 let end = offset + format::align_up(u64::from(header.bytes));
@@ -148,10 +150,8 @@ impl<'a> Walker<'a> {
     }
 
     fn bad(&self, what: &str) -> Error {
-        Error::corruption(format!(
-            "segment {} offset {}: {what}",
-            self.segment.header.segment, self.offset
-        ))
+        let file = super::segment::path(self.segment.header.segment);
+        Error::corruption(format!("{file} offset {}: {what}", self.offset))
     }
 
     /// `None`: the file ends before.

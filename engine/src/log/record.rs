@@ -129,7 +129,7 @@ pub enum NewValue<'a> {
 }
 
 /// The operation frames of one commit, growing.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Frames {
     pub bytes: Vec<u8>,
     pub ops: Vec<Op>,
@@ -137,7 +137,24 @@ pub struct Frames {
     heads: u64,
 }
 
+/// A length of `Frames` to cut back to.
+pub struct Mark {
+    bytes: usize,
+    ops: usize,
+    heads: u64,
+}
+
 impl Frames {
+    pub fn mark(&self) -> Mark {
+        Mark { bytes: self.bytes.len(), ops: self.ops.len(), heads: self.heads }
+    }
+
+    pub fn cut(&mut self, mark: &Mark) {
+        self.bytes.truncate(mark.bytes);
+        self.ops.truncate(mark.ops);
+        self.heads = mark.heads;
+    }
+
     pub fn push(&mut self, new: NewOp<'_>) -> &Op {
         let out = &mut self.bytes;
         let start = out.len();

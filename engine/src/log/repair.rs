@@ -5,8 +5,8 @@
 //!    names the next. A segment no seal names is a rotation that was cut off: it holds no group.
 //! 2. Bad bytes followed by any sound later group, or in a sealed segment, are corruption: while
 //!    one group at most is unsynced, a crash cannot make that.
-//! 3. The last file in use has its whole capacity, or ends exactly behind a close; any other length
-//!    means that something cut it, and is corruption.
+//! 3. The last file in use has its whole capacity, or nothing but zeros behind a close; any other
+//!    length means that something cut it, and is corruption.
 //! 4. Anything else bad at the end is a torn tail: never acknowledged, dropped and reported.
 //! 5. Before anything is reused the repair is durable: torn bytes are zeroed, the last sound group
 //!    is written again in place (it may have been only in the page cache), both synced. Each step
@@ -140,8 +140,11 @@ pub fn walk(
             }
             Some(next) => {
                 return Err(Error::corruption(format!(
-                    "segment {} has no sound seal and segment {} is in use: groups were lost",
-                    segment.header.segment, next.header.segment
+                    "{} has no sound seal and {} is in use: groups were lost from LSN {} on; \
+                     restore the file from a backup, nothing was changed",
+                    segment::path(segment.header.segment),
+                    segment::path(next.header.segment),
+                    expected.lsn
                 )));
             }
         };
@@ -184,7 +187,9 @@ fn judge_tail(
 ) -> Result<(Option<u64>, Option<String>)> {
     let end = walker.offset;
     let length = segment.file.len()?;
-    let trimmed = ended_by == Some(RecordKind::Close) && length == end;
+    let last_nonzero = segment::last_nonzero(&*segment.file, end)?;
+    // Reopening makes a trimmed file long again, perhaps in several steps, before it writes.
+    let trimmed = ended_by == Some(RecordKind::Close) && last_nonzero.is_none();
     if length != segment.header.capacity && !trimmed {
         return Err(Error::corruption(format!(
             "{} was cut to {length} bytes: neither its whole length nor trimmed behind a clean \
@@ -192,7 +197,7 @@ fn judge_tail(
             segment::path(segment.header.segment)
         )));
     }
-    let Some(torn_end) = segment::last_nonzero(&*segment.file, end)? else {
+    let Some(torn_end) = last_nonzero else {
         return Ok((None, None));
     };
     let why = match stop {

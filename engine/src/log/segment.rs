@@ -34,7 +34,7 @@ pub struct Segment {
 pub fn create(storage: &dyn Storage, header: SegmentHeader) -> Result<Segment> {
     let path = path(header.segment);
     let file = storage.open(&path, Open::Create)?;
-    let made = reserve_and_write(&*file, &header);
+    let made = reserve_and_write(&*file, &header).and_then(|()| storage.sync_dir(LOG_DIR));
     if let Err(error) = made {
         // Nothing refers to the file yet; leaving it would only hold the space.
         drop(file);
@@ -43,7 +43,6 @@ pub fn create(storage: &dyn Storage, header: SegmentHeader) -> Result<Segment> {
             Err(second) => Err(error.context(format!("and {path} stays behind ({second})"))),
         };
     }
-    storage.sync_dir(LOG_DIR)?;
     Ok(Segment { header, file })
 }
 

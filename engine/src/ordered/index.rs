@@ -171,13 +171,13 @@ impl Index {
         }
         let inner = self.0.read();
         let found = inner.keys.range::<[u8], _>((low, high));
-        let seen = |(key, versions): (&Box<[u8]>, &Versions)| {
+        let seen = found.filter_map(|(key, versions)| {
             let (lsn, entry) = at(versions, lsn)?;
             Some(Item { key: key.clone(), lsn: *lsn, entry: entry.clone() })
-        };
+        });
         match direction {
-            Direction::Forward => found.filter_map(seen).take(limit).collect(),
-            Direction::Reverse => found.rev().filter_map(seen).take(limit).collect(),
+            Direction::Forward => seen.take(limit).collect(),
+            Direction::Reverse => seen.rev().take(limit).collect(),
         }
     }
 

@@ -152,9 +152,9 @@ impl Find {
         look.note_range(derived.structure);
         let behind = after.map(|key| place_of(look, derived, &query, key)).transpose()?;
         let plan = query::plan(&query, derived.indexes);
-        let source = if streams_rows(&plan, &query) {
-            let start = after.filter(|_| query.order.is_none()).map(Into::into);
-            Source::Rows { after: start, done: false }
+        let source = if plan.index.is_none() && (query.order.is_none() || plan.order_satisfied) {
+            // One value of the order's field satisfies the order in key order, too.
+            Source::Rows { after: after.map(Into::into), done: false }
         } else if plan.order_satisfied || plan.descending_runs {
             Source::Index { stream: IndexStream::new(derived, &plan) }
         } else {
@@ -243,10 +243,6 @@ impl Find {
         let Some((field, last_key)) = &self.behind else { return true };
         (&query::order_key(&self.query, row)[..], key) > (&field[..], &last_key[..])
     }
-}
-
-fn streams_rows(plan: &Plan, query: &Query) -> bool {
-    plan.index.is_none() && query.order.is_none()
 }
 
 /// The place of the row `key` in the order of the answer: `order_key` holds the direction already,

@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 _new = object.__new__
 _PAGE_ITEMS = 256
+_LSN_MAX = 2**63
 
 
 class Structure:
@@ -235,7 +236,11 @@ def read_of(
     if found is None:
         return Read(None, None, None, Freshness(lsn))
     raw, version, time = found
-    return Read(decode(raw), version, units.to_datetime(time), Freshness(lsn))
+    # What the reading transaction wrote itself has no version before its commit.
+    own = version > _LSN_MAX
+    return Read(
+        decode(raw), None if own else version, units.to_datetime(time), Freshness(lsn)
+    )
 
 
 def check_limit(limit: int | None) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Bound = int | str | datetime | Event
 
 # Behind every operation of a commit.
+_LSN_MAX = 2**63
 _INDEX_END = 2**32 - 1
 
 
@@ -114,6 +115,8 @@ def _event(item: tuple[int, int, int, str, str | bytes | None, bytes | None]) ->
     lsn, index, time, kind, key, payload = item
     # Only captured raw rows have keys of bytes, and their values are not encoded.
     value = payload if payload is None or isinstance(key, bytes) else documents.decode(payload)
+    if lsn > _LSN_MAX:
+        lsn = 0  # the reading transaction's own
     return Event(lsn, index, units.to_datetime(time), kind, key, value)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from waferdb import _core, documents, policies
-from waferdb.errors import SchemaError, VectorError
+from waferdb.errors import LimitError, SchemaError, VectorError
 from waferdb.policies import Consistency, Policy
 from waferdb.results import Freshness, Hits, Plan, Read, Receipt, VectorPlan
 from waferdb.scope import AsOf, Scope
@@ -303,9 +303,10 @@ def _check_search(k: int, ef: int | None) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             raise TypeError(f"{name} is an int, not {type(value).__name__}")
-        if value < 1 or (name == "k" and value > k_max):
-            bounds = f"from 1 to {k_max}" if name == "k" else "at least 1"
-            raise ValueError(f"{name}={value}: it is {bounds}")
+        if value < 1:
+            raise ValueError(f"{name}={value}: it is at least 1")
+        if name == "k" and value > k_max:
+            raise LimitError(f"k={value}: at most {k_max} results are possible; search for fewer")
 
 
 __all__ = ["Vectors"]

@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use super::super::SECTOR_BYTES;
 
 /// Longer writes go through the page cache.
-const DIRECT_BYTES_MAX: usize = 64 << 10;
+const DIRECT_BYTES_MAX: usize = 4 << 20;
 
 pub(super) struct DirectWriter {
     descriptor: OwnedFd,
