@@ -45,6 +45,7 @@ def machine(directory: Path) -> dict[str, Any]:
         "kernel": f"{platform.system()} {platform.release()}",
         "file_system": _file_system(directory),
         "python": platform.python_version(),
+        "load": os.getloadavg()[0],
     }
 
 
@@ -68,8 +69,8 @@ def _file_system(directory: Path) -> str:
 
 
 def described(facts: dict[str, Any]) -> str:
-    """The machine in one line."""
+    """The machine in one line; a load above the number of its writers says it was not idle."""
     return (
         f"{facts['cpu']}, {facts['cores']} cores, {facts['kernel']}, {facts['file_system']}, "
-        f"Python {facts['python']}"
+        f"Python {facts['python']}, load {facts['load']:.1f}"
     )

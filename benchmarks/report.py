@@ -65,7 +65,7 @@ class Report:
 
     def add(self, table: Table, directory: Path) -> None:
         """Takes a table measured in `directory`."""
-        self._machine = machine(directory)
+        self._machine = self._machine or machine(directory)
         self.tables.append(table)
 
     def markdown(self) -> str:

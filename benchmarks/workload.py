@@ -108,7 +108,6 @@ class Outcome:
     memories: int
     commits: int
     seconds: float
-    bytes_per_commit: float
     commits_per_sync: float
     waf: float
 
@@ -190,11 +189,6 @@ class Run:
             memories=memories,
             commits=commits,
             seconds=seconds,
-            bytes_per_commit=(_log_bytes(after) - _log_bytes(before)) / commits,
             commits_per_sync=commits / max(syncs, 1),
             waf=(after.physical_bytes - before.physical_bytes) / logical,
         )
-
-
-def _log_bytes(stats: Any) -> int:
-    return sum(count for (_, cause), count in stats.by.items() if cause == "log")

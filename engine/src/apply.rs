@@ -14,7 +14,7 @@ use crate::log::Lsn;
 use crate::log::record::OpKind;
 use crate::lookup::{Change, Operation};
 use crate::rows::{self, Derived};
-use crate::schema::{Kind, Schema, StructureId};
+use crate::schema::{Kind, RowCodec, Schema, Structure, StructureId};
 use crate::vector;
 
 /// What a change to one structure entails in others, resolved once per schema.
@@ -79,6 +79,8 @@ pub fn operate(
         // Dropped since: the log keeps what was written, no structure shows it.
         return Ok(());
     };
+    check(structure, operation)
+        .map_err(|error| error.context(format!("LSN {lsn}, {:?}", structure.name)))?;
     let mut changed = true;
     match (&structure.kind, operation.op.kind) {
         (Kind::Events { .. }, OpKind::Append) => {
@@ -117,6 +119,29 @@ pub fn operate(
         }
     }
     Ok(())
+}
+
+/// What was put had this shape, and its checksums held: otherwise another program wrote the log.
+fn check(structure: &Structure, operation: &Operation<'_>) -> Result<()> {
+    let text = match &structure.kind {
+        Kind::Rows { codec, .. } => *codec == RowCodec::Msgpack,
+        Kind::Vectors { .. } | Kind::Cache { .. } => true,
+        _ => false,
+    };
+    if text && std::str::from_utf8(operation.key()).is_err() {
+        return Err(Error::corruption("a key that is not text"));
+    }
+    if operation.op.kind != OpKind::Put {
+        return Ok(());
+    }
+    match (&structure.kind, operation.value()) {
+        (Kind::Graph {}, None) => Ok(()),
+        (_, None) => Err(Error::corruption("a put without a value")),
+        (Kind::Vectors { dim, .. }, Some(value)) if value.len() != dim * size_of::<f32>() => {
+            Err(Error::corruption(format!("a vector of {} bytes, not {dim} floats", value.len())))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn derived<S: Change>(state: &S, id: StructureId) -> Derived<'_> {

@@ -70,6 +70,7 @@ impl Checkpoint {
             });
         }
         let schema = Schema::from_json(decoder.text()?)
+            .and_then(|schema| schema.check_ids().map(|()| schema))
             .map_err(|error| Error::corruption(format!("the stored schema: {error}")))?;
         if !decoder.is_empty() {
             return Err(Error::corruption("bytes behind a checkpoint's schema"));
@@ -98,5 +99,19 @@ mod tests {
             assert!(Checkpoint::decode(&bytes[..cut]).is_err());
         }
         assert!(Checkpoint::decode(&[1, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0x0F]).is_err());
+    }
+
+    #[test]
+    fn a_schema_that_uses_an_id_twice_is_refused() {
+        let declared = r#"{"structures":[{"name":"a","kind":"context"},
+            {"name":"b","kind":"graph"}]}"#;
+        let declared = Schema::from_json(declared).unwrap();
+        let mut schema = Schema::default().merged(&declared, 0).unwrap();
+        let encoded = |schema: &Schema| {
+            Checkpoint { schema: schema.clone(), ..Checkpoint::default() }.encode()
+        };
+        assert!(Checkpoint::decode(&encoded(&schema)).is_ok());
+        schema.structures[1].id = 1;
+        assert!(Checkpoint::decode(&encoded(&schema)).is_err());
     }
 }

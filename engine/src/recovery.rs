@@ -242,6 +242,17 @@ pub fn make_writable(storage: &dyn Storage, found: &Found, end: &End) -> Result<
     Ok(active)
 }
 
+/// Where a writer goes on. Behind a clean close its first group takes the place of the close, so
+/// that a close stands at the end of a file only, and a file cut there is known to be cut.
+fn take_up(end: &End) -> (u64, Expected) {
+    match &end.last {
+        Some((place, header)) if end.clean => {
+            (place.offset, Expected { group: header.group, ..end.expected })
+        }
+        _ => (end.offset, end.expected),
+    }
+}
+
 /// The epoch a writer begins.
 pub fn next_epoch(checkpoint: &Checkpoint, expected: &Expected, incarnation: u64) -> Epoch {
     let newest = checkpoint.epochs.last().map_or(0, |epoch| epoch.number);
@@ -272,11 +283,12 @@ pub fn open_log(
         }
         Mode::Read => found.segments[end.active].clone(),
     };
+    let (offset, expected) = take_up(&end);
     Ok(Recovered {
         database,
         active,
-        offset: end.offset,
-        expected: end.expected,
+        offset,
+        expected,
         checkpoint,
         checkpoint_place,
         time,

@@ -136,6 +136,18 @@ impl Schema {
         }
     }
 
+    /// A stored schema's own rule (invariant 1); a declaration has no ids yet.
+    pub fn check_ids(&self) -> Result<()> {
+        let mut ids: Vec<StructureId> = self.structures.iter().map(|one| one.id).collect();
+        ids.sort_unstable();
+        let distinct = ids.windows(2).all(|pair| pair[0] < pair[1]);
+        let given = ids.iter().all(|id| (1..self.next_id).contains(id));
+        if distinct && given {
+            return Ok(());
+        }
+        Err(schema_error("an id is used twice, or was never given out"))
+    }
+
     fn check(&self) -> Result<()> {
         if self.structures.len() > limits::STRUCTURES_MAX {
             return Err(Error::limit(format!(
@@ -241,7 +253,10 @@ impl Schema {
                     new.id = merged.next_id;
                     new.created = lsn;
                     new.policy_override = None;
-                    merged.next_id += 1;
+                    merged.next_id = merged
+                        .next_id
+                        .checked_add(1)
+                        .ok_or_else(|| Error::limit("every id of a structure was given out"))?;
                     merged.structures.push(new);
                 }
             }

@@ -330,6 +330,7 @@ fn enumerate(seed: u64, totals: &Totals, full: bool) {
         seen: HashMap::new(),
     };
     let whole = enumeration.cut(None);
+    assert_eq!(whole.closes.len(), 3, "seed {seed}: opened and closed on the way");
     let operations = whole.storage.operations();
     let segments = whole.storage.paths().iter().filter(|path| path.ends_with(".wal")).count();
     assert!(segments >= SEGMENTS_MIN, "seed {seed}: only {segments} segments, no rotation");

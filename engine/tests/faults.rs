@@ -195,6 +195,7 @@ fn a_fault_at_any_operation_loses_nothing_acknowledged() {
     for seed in SEEDS {
         let mut whole = Run::new(seed);
         whole.go(STEPS).unwrap();
+        assert_eq!(whole.closes.len(), 3, "opened and closed on the way");
         for (at, operation) in whole.storage.history().iter().enumerate() {
             for kind in kinds(operation) {
                 let ending = Case { seed, at: at as u64, kind, operation }.run();

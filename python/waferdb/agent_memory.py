@@ -58,14 +58,14 @@ class Recollection:
     """One memory that a query found.
 
     `score` is 1 - cosine distance: 1.0 means the same direction. `fields` are the extra fields
-    given to `remember`, `version` is the LSN that wrote the memory, `time` when it was remembered.
+    given to `remember`, `version` is the LSN that wrote the memory (None inside the transaction that does), `time` when it was remembered.
     """
 
     key: str
     text: str
     score: float
     fields: dict[str, Any]
-    version: int
+    version: int | None
     time: datetime
     user: str | None = None
     topic: str | None = None
@@ -318,7 +318,7 @@ class AgentMemory(Database):
         found = []
         for hit in self.embeddings.search(vector, k, where=filters or None):
             row = self.facts.read(hit.key)
-            if row.value is None or row.version is None:
+            if row.value is None:
                 raise CorruptionError(
                     f"memory {hit.key!r} has a vector but no row: nothing else is affected; "
                     "run verify(), then rebuild('embeddings')"

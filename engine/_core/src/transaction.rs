@@ -71,13 +71,19 @@ impl Transaction {
         state.try_lock().ok_or_else(shared_by_threads).or_raise(py)
     }
 
-    /// Adds to the transaction: in memory, so without letting other threads run.
+    /// Adds to the transaction, all of it or nothing: in memory, so without letting other threads
+    /// run.
     fn add<T>(
         &self,
         py: Python<'_>,
         add: impl FnOnce(&mut transaction::Transaction) -> Result<T>,
     ) -> PyResult<T> {
-        self.lock(py)?.open().and_then(add).or_raise(py)
+        let mut state = self.lock(py)?;
+        let added = state.open().and_then(|transaction| {
+            let savepoint = transaction.savepoint();
+            add(transaction).inspect_err(|_| transaction.undo_to(&savepoint))
+        });
+        added.or_raise(py)
     }
 }
 

@@ -22,7 +22,8 @@ pub const BEGINNING: i64 = 1_700_000_000_000_000;
 const TTL: i64 = 1_500_000;
 
 const BASE: &str = r#"{"structures":[
-{"name":"facts","kind":"rows","codec":"msgpack","indexes":[["user"],["topic","n"]MORE],"unique":[["slug"]]},
+{"name":"facts","kind":"rows","codec":"msgpack",
+ "indexes":[["user"],["topic","n"]MORE],"unique":[["slug"]]},
 {"name":"blobs","kind":"rows","codec":"raw"},
 {"name":"embeddings","kind":"vectors","dim":10,"metric":"l2","rows":"facts"},
 {"name":"events","kind":"events","capture":["facts","blobs"]},
@@ -84,6 +85,8 @@ pub struct Run {
     pub state: State,
     pub progress: Progress,
     pub db: Option<Database>,
+    /// Last segment and its length, at each close.
+    pub closes: Vec<(String, u64)>,
     random: SeededRandom,
     seed: u64,
     openings: u64,
@@ -107,6 +110,7 @@ impl Run {
             state: State::default(),
             progress,
             db: None,
+            closes: Vec::new(),
             random: SeededRandom::new(seed ^ 0xC0FFEE),
             seed,
             openings: 0,
@@ -174,6 +178,10 @@ impl Run {
         self.db().close()?;
         self.progress.required = self.state.lsn;
         self.db = None;
+        let segments = self.storage.paths().into_iter().filter(|path| path.ends_with(".wal"));
+        let last = segments.max().expect("a log has a segment");
+        let length = self.storage.read_file(&last).expect("just listed").len() as u64;
+        self.closes.push((last, length));
         Ok(())
     }
 

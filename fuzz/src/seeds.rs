@@ -1,0 +1,259 @@
+//! Makes the committed seeds; small, and one for each thing its parser tells apart.
+
+use waferdb::checkpoint::{Checkpoint, Epoch};
+use waferdb::codec::msgpack::Scalar;
+use waferdb::codec::order;
+use waferdb::log::format::{self, RECORD_HEADER_BYTES, RecordKind, SegmentHeader};
+use waferdb::log::record::{
+    self, Codec, CommitHead, EncodedHead, Frames, NewOp, NewValue, OpKind, Priority, RecordPlace,
+    TxnId, ValueAt,
+};
+use waferdb::schema::Schema;
+
+use crate::bodies;
+
+type Seed = (&'static str, Vec<u8>);
+
+pub fn of(target: &str) -> Vec<Seed> {
+    match target {
+        "segment_header" => segment_headers(),
+        "group_walk" => edits(0),
+        "record_decode" => records(),
+        "read_frame" => frames(),
+        "msgpack_check" => documents(),
+        "order_decode" => keys(),
+        "query_parse" => queries(),
+        "checkpoint_decode" => checkpoints(),
+        "schema_json" => schemas(),
+        "merkle_proof" => proofs(),
+        "database_image" => edits(4),
+        _ => panic!("no seeds are made for {target}"),
+    }
+}
+
+fn segment_headers() -> Vec<Seed> {
+    let header = SegmentHeader {
+        database: *b"0123456789abcdef",
+        segment: 3,
+        salt: 7,
+        epoch: 2,
+        first_group: 9,
+        first_lsn: 40,
+        capacity: 1 << 20,
+        created: 1_700_000_000_000_000,
+    };
+    let bytes = header.encode();
+    vec![
+        ("sound", [&[0][..], &bytes].concat()),
+        ("resealed", [&[1][..], &bytes[..96]].concat()),
+        ("zeros", vec![1; 2]),
+    ]
+}
+
+/// Modes of an image, without edits and with each kind of them; `writes` for the database.
+fn edits(writes: u8) -> Vec<Seed> {
+    vec![
+        ("closed", vec![0]),
+        ("cut_off", vec![1 | writes]),
+        ("resealed", vec![2]),
+        ("flip", vec![writes, 0x10, 0x60, 0x02, 0x01]),
+        ("flip_resealed", vec![2, 0x20, 0x70, 0x02, 0x01, 0x20, 0x90, 0x03, 0x80]),
+        ("counts_resealed", vec![2, 0x16, 0x20, 0x02, 0xFF, 0xFF, 0xFF, 0xFF]),
+        ("lsn_resealed", vec![3, 0x17, 0x10, 0x02, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]),
+        ("zero_sector", vec![1 | writes, 0x29, 0x00, 0x06]),
+        ("copy_sector", vec![2 | writes, 0x2A, 0x00, 0x06, 0x00, 0x04]),
+        ("copy_bytes", vec![3, 0x1B, 0x80, 0x02, 0x00, 0x04]),
+        ("truncate", vec![0, 0x4C, 0x00, 0x08]),
+        ("extend", vec![1, 0x4D, 0x00, 0x02]),
+        ("remove", vec![0, 0x2E, 0x00, 0x00]),
+        ("remove_marker", vec![writes, 0x0E, 0x00, 0x00]),
+        ("exchange", vec![0, 0x1F, 0x00, 0x00, 0x02]),
+    ]
+}
+
+fn head(salted: bool) -> CommitHead {
+    CommitHead {
+        txn: match salted {
+            true => TxnId::Given("given".to_owned()),
+            false => TxnId::Generated { incarnation: 9, count: 300 },
+        },
+        priority: Priority::Critical,
+        actor: salted.then(|| "ann".to_owned()),
+        reason: salted.then(|| "to be remembered".to_owned()),
+        salt: salted.then_some([5; 16]),
+    }
+}
+
+/// A stored value, the same again by reference, a small one, none.
+fn some_frames() -> Frames {
+    let mut frames = Frames::default();
+    let value = [0xAB; 40];
+    let hash = format::content_hash(&value);
+    let op = |key: &'static [u8], value| NewOp {
+        kind: OpKind::Put,
+        codec: Codec::Raw,
+        structure: 1,
+        key,
+        meta: b"",
+        value,
+    };
+    frames.push(op(b"key", NewValue::Bytes { bytes: &value, hash }));
+    let ValueAt::Stored { bytes, .. } = frames.ops[0].value.clone() else {
+        panic!("forty bytes are stored");
+    };
+    let back = NewValue::Back { owner: 0, frame_start: 0, bytes, hash };
+    frames.push(NewOp { structure: 2, meta: b"meta", ..op(b"key", back) });
+    let small = NewValue::Bytes { bytes: b"small", hash: format::content_hash(b"small") };
+    frames.push(NewOp { kind: OpKind::Append, ..op(b"", small) });
+    frames.push(NewOp { kind: OpKind::Delete, ..op(b"gone", NewValue::None) });
+    frames
+}
+
+fn commit(salted: bool) -> Vec<u8> {
+    let frames = some_frames();
+    let head = EncodedHead::new(&head(salted), frames.ops.len());
+    let mut bytes = vec![0; RECORD_HEADER_BYTES];
+    bytes.extend_from_slice(&head.bytes);
+    bytes.extend_from_slice(&frames.bytes);
+    record::seal_commit(&mut bytes, bodies::PLACE, 40, 77, head.bytes.len(), &frames);
+    bytes
+}
+
+fn records() -> Vec<Seed> {
+    let mut control = [&[0; RECORD_HEADER_BYTES][..], &[2]].concat();
+    record::seal_control(&mut control, bodies::PLACE, RecordKind::Seal, 77);
+    vec![
+        ("commit", [&[0][..], &commit(false)].concat()),
+        ("commit_resealed", [&[1][..], &commit(true)].concat()),
+        ("control", [&[0][..], &control].concat()),
+        ("control_resealed", [&[1][..], &control].concat()),
+    ]
+}
+
+fn frames() -> Vec<Seed> {
+    let frames = some_frames();
+    let mut seeds: Vec<Seed> = ["stored", "back", "inline", "none"]
+        .into_iter()
+        .zip(&frames.ops)
+        .map(|(name, op)| (name, [&[1][..], &frames.bytes[op.frame.clone()]].concat()))
+        .collect();
+    let mut sealed = [&[0; RECORD_HEADER_BYTES][..], &frames.bytes].concat();
+    let offset = bodies::PLACE.offset - RECORD_HEADER_BYTES as u64;
+    let place = RecordPlace { offset, ..bodies::PLACE };
+    record::seal_commit(&mut sealed, place, 1, 0, 0, &frames);
+    let end = RECORD_HEADER_BYTES + frames.ops[0].frame.end;
+    seeds.push(("sound", [&[0][..], &sealed[RECORD_HEADER_BYTES..end]].concat()));
+    seeds
+}
+
+fn documents() -> Vec<Seed> {
+    let every = b"\x8A\xA1a\xC0\xA1b\xC3\xA1c\x05\xA1d\xD3\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFE\xA1e\
+        \xCB\x3F\xF8\0\0\0\0\0\0\xA1f\xCA\x3F\xC0\0\0\xA1g\xC4\x02xy\xA1h\xD6\xFF\0\0\0\x01\xA1i\
+        \x92\x01\xDC\0\x01\xD9\x01z\xA1j\xDE\0\x01\xA1k\xCF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF";
+    vec![
+        ("every_type", every.to_vec()),
+        ("empty_map", vec![0x80]),
+        ("time_8", b"\xD7\xFF\x01\x02\x03\x04\x05\x06\x07\x08".to_vec()),
+        ("time_12", b"\xC7\x0C\xFF\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0A\x0B\x0C".to_vec()),
+        ("field_twice", b"\x82\xA1a\x01\xA1a\x02".to_vec()),
+        ("number_for_key", b"\x81\x01\x02".to_vec()),
+        ("huge_counts", b"\xDF\xFF\xFF\xFF\xFF\xDD\xFF\xFF\xFF\xFF".to_vec()),
+        ("deepest", [vec![0x91; 128], vec![0xC0]].concat()),
+        ("too_deep", [vec![0x91; 129], vec![0xC0]].concat()),
+        ("not_utf8", b"\x81\xA1a\xA2\xFF\xFE".to_vec()),
+    ]
+}
+
+fn keys() -> Vec<Seed> {
+    let scalars = [
+        ("nil", Scalar::Nil),
+        ("bool", Scalar::Bool(true)),
+        ("int", Scalar::Int(-7)),
+        ("wide_int", Scalar::Int(i128::from(u64::MAX))),
+        ("float", Scalar::Float(0.5)),
+        ("time", Scalar::Time { seconds: -1, nanos: 5 }),
+        ("text", Scalar::Str("a\0b")),
+        ("bytes", Scalar::Bin(b"\0\xFF\0\0")),
+    ];
+    let mut all = vec![order::MISSING];
+    let mut seeds = Vec::new();
+    for (name, scalar) in scalars {
+        let mut one = Vec::new();
+        let put = order::put_scalar(&mut one, &scalar).expect("it has a place in the order");
+        assert_eq!(put, order::Indexable::Yes);
+        all.extend_from_slice(&one);
+        seeds.push((name, one));
+    }
+    seeds.push(("tuple", all));
+    seeds
+}
+
+fn queries() -> Vec<Seed> {
+    let query = |order: Option<&[u8]>, conditions: &[u8], document: &[u8]| {
+        let mut out = vec![order.map_or(255, |order| order.len() as u8)];
+        out.extend_from_slice(order.unwrap_or_default());
+        out.extend_from_slice(&(conditions.len() as u16).to_le_bytes());
+        [&out, conditions, document].concat()
+    };
+    let document: &[u8] = b"\x83\xA1a\x05\xA1b\xA3ann\xA1c\xC0";
+    vec![
+        ("everything", query(None, b"\x80", document)),
+        ("equal", query(Some(b"-a"), b"\x81\xA1a\x92\xA1=\x05", document)),
+        ("two", query(Some(b"a"), b"\x82\xA1b\x92\xA1=\xA3ann\xA1a\x92\xA1=\x05", document)),
+        ("any_of", query(None, b"\x81\xA1c\x92\xA2in\x93\xC0\xA1x\xC3", document)),
+        ("range", query(Some(b"b"), b"\x81\xA1a\x93\xA5range\x01\x09", document)),
+        ("open", query(None, b"\x81\xA1b\x93\xA5range\xA1a\xC0", document)),
+        ("both_open", query(None, b"\x81\xA1a\x93\xA5range\xC0\xC0", document)),
+        (
+            "prefix_and_range",
+            query(None, b"\x82\xA1b\x92\xA1=\xA3ann\xA1a\x93\xA5range\xC0\x06", document),
+        ),
+    ]
+}
+
+const SCHEMA: &str = r#"{"structures":[
+{"name":"facts","kind":"rows","codec":"msgpack","indexes":[["user","time"]],"unique":[["email"]]},
+{"name":"blobs","kind":"rows","codec":"raw","policy":{"kind":"lazy"}},
+{"name":"v","kind":"vectors","dim":8,"metric":"l2","rows":"facts","model":"m","codes":"bf16"},
+{"name":"c","kind":"cache","ttl":5,"source":"facts","capacity":9},
+{"name":"e","kind":"events","capture":["facts"]},{"name":"a","kind":"audit"},
+{"name":"x","kind":"context","policy":{"kind":"hybrid","max_age":1,"max_items":2,"max_bytes":3}},
+{"name":"g","kind":"graph"}],"embedder":{"model":"m","dim":8}}"#;
+
+fn checkpoints() -> Vec<Seed> {
+    let schema = Schema::from_json(SCHEMA).expect("a sound schema");
+    let schema = Schema::default().merged(&schema, 3).expect("merges into nothing");
+    let epochs = vec![
+        Epoch { number: 1, incarnation: 7, first_lsn: 1 },
+        Epoch { number: 2, incarnation: u64::MAX, first_lsn: 90 },
+    ];
+    vec![
+        ("empty", Checkpoint::default().encode()),
+        ("full", Checkpoint { epochs, floor: 12, schema }.encode()),
+    ]
+}
+
+fn schemas() -> Vec<Seed> {
+    vec![
+        ("full", SCHEMA.as_bytes().to_vec()),
+        ("empty", br#"{"structures":[]}"#.to_vec()),
+        (
+            "bad_reference",
+            br#"{"structures":[{"name":"e","kind":"events","capture":["f"]}]}"#.to_vec(),
+        ),
+    ]
+}
+
+fn proofs() -> Vec<Seed> {
+    let numbers = |first: u64, second: u64, hashes: usize| {
+        let mut out = [first.to_le_bytes(), second.to_le_bytes()].concat();
+        out.extend(vec![3; 32 * hashes]);
+        out
+    };
+    vec![
+        ("sound", [vec![21, 5, 21, 0, 8], numbers(5, 21, 5)].concat()),
+        ("cut_off", [vec![32, 31, 32, 0, 0], numbers(u64::MAX - 1, u64::MAX, 64)].concat()),
+        ("longer", [vec![7, 6, 7, 1, 1], numbers(1 << 63, u64::MAX, 63)].concat()),
+        ("empty", vec![0; 5]),
+    ]
+}
