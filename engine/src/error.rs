@@ -26,6 +26,8 @@ pub enum ErrorKind {
     ReadOnly,
     /// Not a database, or one of a newer format.
     Format,
+    /// A newer format by its number, and not whole: newer indeed, or damaged.
+    UnknownFormat,
     /// The commit's fate is not known until the database is opened again.
     UnknownOutcome,
     Transaction,
@@ -62,6 +64,7 @@ impl ErrorKind {
             Self::Locked => "locked",
             Self::ReadOnly => "read_only",
             Self::Format => "format",
+            Self::UnknownFormat => "unknown_format",
             Self::UnknownOutcome => "unknown_outcome",
             Self::Transaction => "transaction",
             Self::History => "history",

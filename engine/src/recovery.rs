@@ -55,6 +55,10 @@ fn not_found(storage: &dyn Storage) -> Error {
 /// Makes sure the directory is there, or says why it cannot be.
 pub fn prepare_directory(storage: &dyn Storage, options: &Options) -> Result<()> {
     match storage.list("") {
+        // Said before the lock leaves a file in somebody else's directory.
+        Ok(names) if !names.iter().any(|name| name == LOG_DIR || name == marker::MARKER) => {
+            check_empty(storage)
+        }
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             if options.mode == Mode::Read || !options.create {

@@ -88,7 +88,7 @@ impl Closed {
 
 /// Whether the engine refused because it found damage.
 fn is_damage(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Corruption | ErrorKind::Format)
+    matches!(error.kind(), ErrorKind::Corruption | ErrorKind::UnknownFormat)
 }
 
 #[test]

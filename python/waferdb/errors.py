@@ -11,6 +11,7 @@ WaferError
  ├─ ForkedError                        the handle was opened in the parent process
  ├─ ReadOnlyError                      a write on `mode="r"` or on a snapshot
  ├─ FormatError                        not a database, or one of a newer format
+ │   └─ UnknownFormatError             (CorruptionError too) a newer format, or damage to its number
  ├─ UnknownOutcomeError                `.txn`: ask `db.outcome(txn)` after reopening
  ├─ PendingError                       a receipt read before its commit
  ├─ TransactionError                   not possible inside (or only inside) a transaction
@@ -59,6 +60,7 @@ __all__ = [
     "StaleViewError",
     "StorageError",
     "TransactionError",
+    "UnknownFormatError",
     "UniqueError",
     "UnknownOutcomeError",
     "VectorError",
@@ -132,6 +134,12 @@ class FormatError(WaferError):
     """The directory is no waferdb database, or one of a newer format."""
 
     code = "format"
+
+
+class UnknownFormatError(FormatError, CorruptionError):
+    """The log names a newer format, but its header is not whole: of a newer format, or damaged."""
+
+    code = "unknown_format"
 
 
 class UnknownOutcomeError(WaferError):

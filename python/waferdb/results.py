@@ -420,6 +420,12 @@ class Stats:
             rows.append(("applied eagerly all the same", ", ".join(waiting)))
         return rows
 
+    def __repr__(self) -> str:
+        return (
+            f"<Stats at LSN {self.lsn:,}: {self.commits:,} commits in {self.syncs:,} syncs, "
+            f"{self.logical_bytes:,} bytes handed in, waf {self.waf:.2f}>"
+        )
+
     def __str__(self) -> str:
         rows = self._summary()
         width = max(len(name) for name, _ in rows)

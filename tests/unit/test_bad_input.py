@@ -77,7 +77,6 @@ KEYED: dict[str, Callable[[Any, str], Any]] = {
     "row of many": lambda db, key: db.facts.put_many([("fine", {"n": 1}), (key, {"n": 1})]),
     "vector": lambda db, key: db.embeddings.put(key, vector_of("x")),
     "cache": lambda db, key: db.session.put(key, 1),
-    "context scope": lambda db, key: db.context.set(key, "name", 1),
     "context name": lambda db, key: db.context.set("scope", key, 1),
     "graph source": lambda db, key: db.entities.link(key, "r", "b"),
     "graph relation": lambda db, key: db.entities.link("a", key, "b"),

@@ -65,7 +65,8 @@ def test_a_second_reader_reads_every_group_record_and_value(
     assert [commit.lsn for commit in log.commits] == list(range(1, told["lsn"] + 1))
     assert [group.number for group in log.groups] == list(range(1, len(log.groups) + 1))
     kinds = [control.kind for control in log.controls if control.kind != "idle"]
-    assert kinds == ["checkpoint", "close"] * 3
+    # A reopening writes over the close, so one stands at the end only.
+    assert kinds == ["checkpoint"] * 3 + ["close"]
     for commit, change in zip(log.commits, told["changes"], strict=True):
         assert commit.txn == change.txn
         assert (commit.actor, commit.reason) == (change.actor, change.reason)

@@ -85,21 +85,30 @@ impl SegmentHeader {
     /// `None`: the checksum does not hold. A sound header of another format is `FormatError`.
     pub fn decode(bytes: &[u8; SEGMENT_HEADER_BYTES], file: &str) -> Result<Option<Self>> {
         let (content, sum) = bytes.split_at(SEGMENT_HEADER_BYTES - 8);
-        if sum != xxh3_64(content).to_le_bytes() || &bytes[..8] != SEGMENT_MAGIC {
+        if &bytes[..8] != SEGMENT_MAGIC {
             return Ok(None);
         }
+        let whole = sum == xxh3_64(content).to_le_bytes();
         let mut decoder = Decoder::new(&content[8..]);
         let version = decoder.u32()? as u16;
         let features = decoder.u32()?;
-        if version != FORMAT_VERSION || features & !FEATURES_KNOWN != 0 {
+        // Before the checksum decides: a newer format may have another one.
+        if version > FORMAT_VERSION || features & !FEATURES_KNOWN != 0 {
+            let (kind, doubt) = match whole {
+                true => (ErrorKind::Format, ""),
+                false => (ErrorKind::UnknownFormat, " or, since its header is not whole, damaged"),
+            };
             return Err(Error::new(
-                ErrorKind::Format,
+                kind,
                 format!(
-                    "{file} is of format {version} (features {features:#x}); this build reads \
-                     format {FORMAT_VERSION} (features {FEATURES_KNOWN:#x}): open it with a newer \
-                     waferdb, nothing was changed"
+                    "{file} is of format {version} (features {features:#x}){doubt}; this build \
+                     reads format {FORMAT_VERSION} (features {FEATURES_KNOWN:#x}): open it with a \
+                     newer waferdb, nothing was changed"
                 ),
             ));
+        }
+        if !whole || version != FORMAT_VERSION {
+            return Ok(None);
         }
         let database: DatabaseId = decoder.take(16)?.try_into().expect("took sixteen bytes");
         Ok(Some(Self {

@@ -209,7 +209,7 @@ class Rows(Keyed[K], Generic[K, V]):
             raise DocumentError(f"changes are a map of fields, not {type(changes).__name__}")
         for _ in range(_PATCH_ATTEMPTS):
             found = self.read(key)
-            if found.version is None:
+            if found.value is None:
                 raise KeyError(key)
             merged = cast("V", {**cast("documents.Document", found.value), **changes})
             if self._tx is not None:
