@@ -50,12 +50,23 @@ impl Clock for SystemClock {
     }
 }
 
-/// Random bytes of the operating system.
-pub struct SystemRandom;
+/// Random bytes of the operating system, asked for in pieces: each commit needs a salt.
+#[derive(Default)]
+pub struct SystemRandom(parking_lot::Mutex<Vec<u64>>);
+
+const RANDOM_PIECE: usize = 64;
 
 impl Random for SystemRandom {
     fn next_u64(&self) -> u64 {
-        getrandom::u64().expect("the operating system has a source of randomness")
+        let mut pool = self.0.lock();
+        if let Some(next) = pool.pop() {
+            return next;
+        }
+        let mut bytes = [0u8; RANDOM_PIECE * 8];
+        getrandom::fill(&mut bytes).expect("the operating system has a source of randomness");
+        let words = bytes.chunks_exact(8);
+        pool.extend(words.map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes"))));
+        pool.pop().expect("just filled")
     }
 }
 

@@ -99,7 +99,10 @@ impl Database {
         assert!(known.is_ok(), "set once");
         shared.adopt(&recovered, declared)?;
         let background = shared.options.background && shared.options.mode == Mode::ReadWrite;
-        let scheduler = background.then(|| Arc::new(Scheduler::start(Arc::downgrade(&shared))));
+        let scheduler = background.then(|| {
+            let (weak, pipeline) = (Arc::downgrade(&shared), Arc::clone(&shared.pipeline));
+            Arc::new(Scheduler::start(weak, pipeline))
+        });
         Ok(Self { shared, scheduler })
     }
 
@@ -204,6 +207,11 @@ impl Database {
         Transaction::begin(Arc::clone(&self.shared), mode, options)
     }
 
+    /// Whether beginning a transaction waits for nothing: all that was acknowledged is visible.
+    pub fn is_current(&self) -> bool {
+        self.shared.pipeline.is_current()
+    }
+
     /// Reads at the newest LSN, each time it is used.
     pub fn reader(&self) -> Reader {
         Reader::newest(Arc::clone(&self.shared))
@@ -263,8 +271,7 @@ impl Database {
             .with_txn(txn));
         }
         let visible = self.shared.pipeline.strong()?;
-        let found = self.shared.store.ledger.transactions.get(txn.as_bytes(), visible);
-        Ok(found.is_some())
+        Ok(self.shared.store.ledger.transaction(&TxnId::parse(txn), visible).is_some())
     }
 
     pub fn flush(&self) -> Result<()> {
@@ -345,6 +352,9 @@ impl Database {
             Mode::ReadWrite => self.shared.pipeline.close(),
             Mode::Read => Ok(()),
         };
+        if let Some(scheduler) = &self.scheduler {
+            scheduler.join_log();
+        }
         // Whatever the log said, nothing more will be written: another may open.
         *self.shared.lock.lock() = None;
         closed
@@ -512,7 +522,7 @@ impl Shared {
                 (Some(salt), true) => crate::audit::digests(salt, &commit.frames),
                 _ => Vec::new(),
             };
-            self.store.apply_to(&catalog, &commit, &digests, Some(&only))?;
+            let _ = self.store.apply_to(&catalog, &commit, &digests, Some(&only))?;
             if lsn % 1024 == 0 || lsn == newest {
                 progress(lsn, newest);
             }
@@ -636,6 +646,7 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         *self.stopping.lock() = true;
+        self.pipeline.retire();
     }
 }
 

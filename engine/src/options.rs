@@ -55,7 +55,7 @@ impl Default for Options {
             lease_micros: limits::SNAPSHOT_LEASE_MICROS,
             background: true,
             clock: Arc::new(SystemClock::new()),
-            random: Arc::new(SystemRandom),
+            random: Arc::<SystemRandom>::default(),
         }
     }
 }

@@ -215,7 +215,8 @@ impl Replay<'_> {
             (Some(salt), true) => audit::digests(salt, &commit.frames),
             _ => Vec::new(),
         };
-        self.store.apply(commit, &digests)
+        self.store.apply(commit, &digests)?;
+        Ok(())
     }
 
     fn adopt(&mut self, checkpoint: Checkpoint) {

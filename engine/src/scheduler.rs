@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::commit::pipeline::Pipeline;
 use crate::database::Shared;
 
 /// How long an asynchronous commit may wait to be durable.
@@ -22,37 +23,49 @@ struct Signal {
     changed: Condvar,
 }
 
-/// The one background thread of a database.
+/// The background threads of a database: one takes the steps, one leads the log's groups while
+/// committers come in company.
 pub struct Scheduler {
     signal: Arc<Signal>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    steps: Mutex<Option<JoinHandle<()>>>,
+    log: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Scheduler {
     #[expect(clippy::disallowed_methods, reason = "the one place that starts threads")]
-    pub fn start(shared: Weak<Shared>) -> Self {
+    pub fn start(shared: Weak<Shared>, pipeline: Arc<Pipeline>) -> Self {
         let signal = Arc::<Signal>::default();
         let theirs = Arc::clone(&signal);
-        let thread = std::thread::spawn(move || {
+        let steps = std::thread::spawn(move || {
             while !wait(&theirs) {
                 let Some(shared) = shared.upgrade() else { return };
                 run_steps(&shared);
             }
         });
-        Self { signal, thread: Mutex::new(Some(thread)) }
+        let log = std::thread::spawn(move || pipeline.serve());
+        Self { signal, steps: Mutex::new(Some(steps)), log: Mutex::new(Some(log)) }
     }
 
-    /// Ends the thread and waits for it; idempotent.
+    /// Ends the thread that takes steps, and waits for it; idempotent.
     pub fn stop(&self) {
         *self.signal.stop.lock() = true;
         self.signal.changed.notify_all();
-        let thread = self.thread.lock().take();
-        if let Some(thread) = thread
-            && thread.thread().id() != std::thread::current().id()
-        {
-            // A panic there has been reported by the panic hook; the steps were not needed.
-            drop(thread.join());
-        }
+        join(&self.steps);
+    }
+
+    /// Waits for the log's thread, which ends when its pipeline is closed.
+    pub fn join_log(&self) {
+        join(&self.log);
+    }
+}
+
+fn join(thread: &Mutex<Option<JoinHandle<()>>>) {
+    let thread = thread.lock().take();
+    if let Some(thread) = thread
+        && thread.thread().id() != std::thread::current().id()
+    {
+        // A panic there has been reported by the panic hook, and its caller's waiters were told.
+        drop(thread.join());
     }
 }
 

@@ -16,7 +16,7 @@ use crate::clock::Micros;
 use crate::commit::pipeline::Sequenced;
 use crate::error::Result;
 use crate::events::Positions;
-use crate::log::record::Commit;
+use crate::log::record::{Commit, TxnId};
 use crate::log::{Lsn, Pointer};
 use crate::lookup::{Change, Look, Operation, Page, Tree};
 use crate::merge_iterator::{self, Side};
@@ -144,8 +144,12 @@ impl Ledger {
         let entry =
             Entry::with_meta(commit.time.to_le_bytes(), Slot::Stored(commit.record_pointer()));
         self.commits.set(&commit.lsn.to_be_bytes(), commit.lsn, Some(entry));
-        let txn = commit.head.txn.text();
-        self.transactions.set(txn.as_bytes(), commit.lsn, Some(Entry::mark()));
+        self.transactions.set(&commit.head.txn.key(), commit.lsn, Some(Entry::mark()));
+    }
+
+    /// The LSN a transaction committed as, at most `visible`.
+    pub fn transaction(&self, txn: &TxnId, visible: Lsn) -> Option<Lsn> {
+        self.transactions.get(&txn.key(), visible).map(|version| version.lsn)
     }
 
     /// Time and place of a commit.
@@ -254,13 +258,13 @@ impl Store {
         Snapshot { store: self, catalog: self.catalog(), lsn }
     }
 
-    /// Takes a commit into every structure.
-    pub fn apply(&self, commit: &Commit, digests: &[audit::Hash]) -> Result<()> {
+    /// Takes a commit into every structure; the hash of its audit leaf.
+    pub fn apply(&self, commit: &Commit, digests: &[audit::Hash]) -> Result<Option<audit::Hash>> {
         let catalog = self.catalog();
         self.values.admit(commit);
-        self.apply_to(&catalog, commit, digests, None)?;
+        let leaf = self.apply_to(&catalog, commit, digests, None)?;
         self.ledger.record(commit);
-        Ok(())
+        Ok(leaf)
     }
 
     /// `only`: writes to any other structure are left out (its rebuilding).
@@ -270,7 +274,7 @@ impl Store {
         commit: &Commit,
         digests: &[audit::Hash],
         only: Option<&[StructureId]>,
-    ) -> Result<()> {
+    ) -> Result<Option<audit::Hash>> {
         let snapshot = Snapshot { store: self, catalog: Arc::clone(catalog), lsn: commit.lsn };
         let state = Applying { snapshot, only };
         let mut positions = Positions::new();
@@ -284,8 +288,7 @@ impl Store {
             let operation = Operation { frames: &commit.frames, op, number, slot };
             apply::operate(&state, &catalog.links, &operation, commit.lsn, &mut positions)?;
         }
-        self.push_leaves(catalog, commit, digests, only);
-        Ok(())
+        Ok(self.push_leaves(catalog, commit, digests, only))
     }
 
     fn push_leaves(
@@ -294,9 +297,9 @@ impl Store {
         commit: &Commit,
         digests: &[audit::Hash],
         only: Option<&[StructureId]>,
-    ) {
+    ) -> Option<audit::Hash> {
         if !catalog.audited {
-            return;
+            return None;
         }
         let mut hash = None;
         for structure in &catalog.schema.structures {
@@ -305,14 +308,14 @@ impl Store {
                 continue;
             }
             let Some(index) = audit::leaf_index(structure.created, commit.lsn) else { continue };
-            let hash =
-                *hash.get_or_insert_with(|| merkle::leaf_hash(&audit::leaf_bytes(commit, digests)));
+            let hash = *hash.get_or_insert_with(|| audit::leaf_hash(commit, digests));
             let leaves = catalog.structures[&structure.id].leaves.as_ref();
             let mut leaves = leaves.expect("an audit has leaves").write();
             if leaves.size() == index {
                 leaves.push(hash);
             }
         }
+        hash
     }
 
     pub fn memory_bytes(&self) -> usize {
@@ -581,6 +584,10 @@ pub struct Applier(pub Arc<Store>);
 
 impl crate::commit::pipeline::Apply for Applier {
     fn apply(&self, sequenced: &Sequenced) -> Result<()> {
-        self.0.apply(&sequenced.commit, &sequenced.digests)
+        if let Some(leaf) = self.0.apply(&sequenced.commit, &sequenced.digests)? {
+            // An asynchronous commit is acknowledged before or after; the receipt takes either.
+            sequenced.leaf.get_or_init(|| leaf);
+        }
+        Ok(())
     }
 }

@@ -19,7 +19,7 @@ use crate::audit;
 use crate::batch::{Batch, Savepoint};
 use crate::clock::Micros;
 use crate::commit::conflicts::{ConflictKey, Space, conflict_key};
-use crate::commit::pipeline::Submitted;
+use crate::commit::pipeline::{Baton, Submitted};
 use crate::database::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
@@ -506,16 +506,23 @@ impl Transaction {
 
     /// Commits; the transaction has ended whatever the answer is.
     pub fn commit(&mut self) -> Result<Receipt> {
+        self.commit_on(false).map(|(receipt, _)| receipt)
+    }
+
+    /// Commits as one of a chain of callers that all need one thing next: the next of its group is
+    /// woken when the baton drops.
+    pub fn commit_chained(&mut self) -> Result<(Receipt, Option<Baton>)> {
+        self.commit_on(true)
+    }
+
+    fn commit_on(&mut self, chained: bool) -> Result<(Receipt, Option<Baton>)> {
         self.check_open()?;
         self.open.store(false, Ordering::Release);
         if self.batch.read().is_empty() {
-            return Ok(Receipt {
-                lsn: self.lsn,
-                time: self.shared.time_of(self.lsn),
-                durable: true,
-                leaf: None,
-                txn: self.txn(),
-            });
+            let time = self.shared.time_of(self.lsn);
+            let receipt =
+                Receipt { lsn: self.lsn, time, durable: true, leaf: None, txn: self.txn() };
+            return Ok((receipt, None));
         }
         let mut digests = self.salt_and_digests();
         let ticket = loop {
@@ -537,20 +544,19 @@ impl Transaction {
                 }
             }
         };
-        self.shared.pipeline.finish(&ticket)?;
+        let baton = ticket.baton();
+        self.shared.pipeline.finish(&ticket, chained)?;
         self.shared.committed(self.batch.read().logical_bytes(), self.started);
         let commit = &ticket.sequenced.commit;
-        let leaf = self.catalog.audited.then(|| {
-            let bytes = audit::leaf_bytes(commit, &ticket.sequenced.digests);
-            audit::merkle::leaf_hash(&bytes)
-        });
-        Ok(Receipt {
+        let leaf = || audit::leaf_hash(commit, &ticket.sequenced.digests);
+        let receipt = Receipt {
             lsn: commit.lsn,
             time: commit.time,
             durable: !ticket.acknowledged,
-            leaf,
+            leaf: self.catalog.audited.then(|| *ticket.sequenced.leaf.get_or_init(leaf)),
             txn: self.txn(),
-        })
+        };
+        Ok((receipt, Some(baton)))
     }
 
     fn salt_and_digests(&mut self) -> Vec<audit::Hash> {

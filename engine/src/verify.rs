@@ -249,8 +249,7 @@ impl Run<'_> {
             }
         }
         let txn = commit.head.txn.text();
-        let known = ledger.transactions.get(txn.as_bytes(), commit.lsn);
-        if known.is_none_or(|version| version.lsn != commit.lsn) {
+        if ledger.transaction(&commit.head.txn, commit.lsn) != Some(commit.lsn) {
             wrong(format!("transaction {txn:?} is not in the ledger with this commit"));
         }
     }

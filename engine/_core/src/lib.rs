@@ -18,6 +18,10 @@ mod reader;
 mod transaction;
 
 use pyo3::prelude::*;
+
+/// Small allocations are most of what a commit does beside the disk.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 use pyo3::types::PyDict;
 use waferdb::limits;
 

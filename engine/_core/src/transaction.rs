@@ -314,13 +314,15 @@ impl Transaction {
 
     fn commit<'py>(&self, py: Python<'py>) -> PyResult<Commit<'py>> {
         let (_, state) = self.inner.get(py)?;
-        let receipt = py.detach(|| {
+        let committed = py.detach(|| {
             let mut state = state.try_lock().ok_or_else(shared_by_threads)?;
-            let receipt = state.open()?.commit();
+            let committed = state.open()?.commit_chained();
             drop(state.end());
-            receipt
+            committed
         });
-        Ok(commit_of(py, receipt.or_raise(py)?))
+        // The next caller of the group is woken now that this one has the interpreter.
+        let (receipt, _baton) = committed.or_raise(py)?;
+        Ok(commit_of(py, receipt))
     }
 
     fn rollback(&self, py: Python<'_>) -> PyResult<()> {

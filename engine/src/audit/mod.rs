@@ -54,6 +54,10 @@ pub fn leaf_bytes(commit: &Commit, digests: &[Hash]) -> Vec<u8> {
     leaf
 }
 
+pub fn leaf_hash(commit: &Commit, digests: &[Hash]) -> Hash {
+    merkle::leaf_hash(&leaf_bytes(commit, digests))
+}
+
 /// The leaf of a commit read back from the log.
 pub fn leaf_of(commit: &Commit) -> Vec<u8> {
     let salt = commit.head.salt.unwrap_or_default();

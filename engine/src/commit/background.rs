@@ -125,10 +125,23 @@ impl Pipeline {
         Ok(true)
     }
 
+    /// Nobody commits any more: ends the log's thread.
+    pub fn retire(&self) {
+        let mut sequence = self.sequence.lock();
+        sequence.closed = true;
+        sequence.served = false;
+        self.work.notify_all();
+    }
+
     /// Records a clean close and gives back reserved space. Idempotent.
     pub fn close(&self) -> Result<()> {
-        if std::mem::replace(&mut self.sequence.lock().closed, true) {
-            return Ok(());
+        {
+            let mut sequence = self.sequence.lock();
+            if std::mem::replace(&mut sequence.closed, true) {
+                return Ok(());
+            }
+            sequence.served = false;
+            self.work.notify_all();
         }
         if let Some(cause) = self.failure() {
             // Who was told of everything that is durable needs no second word.

@@ -37,9 +37,9 @@ pub fn conflict_key(space: Space, bytes: &[u8]) -> ConflictKey {
 
 /// Keys are hashes already.
 #[derive(Default)]
-pub struct Identity(u64);
+pub struct Hashed(u64);
 
-impl Hasher for Identity {
+impl Hasher for Hashed {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -55,7 +55,7 @@ impl Hasher for Identity {
 
 #[derive(Default)]
 pub struct Conflicts {
-    keys: HashMap<ConflictKey, Lsn, BuildHasherDefault<Identity>>,
+    keys: HashMap<ConflictKey, Lsn, BuildHasherDefault<Hashed>>,
     /// For serializable readers of ranges.
     structures: HashMap<u32, Lsn>,
     floor: Lsn,

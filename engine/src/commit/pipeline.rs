@@ -14,8 +14,8 @@
 //! 4. No lock is held across I/O but the writer's own.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -28,13 +28,15 @@ use crate::latency::Latency;
 use crate::limits;
 use crate::log::Lsn;
 use crate::log::format::{DatabaseId, Identity, Place, RecordKind, SEGMENT_HEADER_BYTES};
-use crate::log::queue::{self, Group, Queue};
+use crate::log::queue::{self, Gate, Group, Queue};
 use crate::log::record::{self, Commit, CommitHead, EncodedHead, Frames, RecordPlace};
 use crate::log::writer::{Segments, Writer};
 use crate::storage::Storage;
 
 /// Bytes that may wait for the writer before an asynchronous committer must wait, too.
 const UNSYNCED_BYTES_MAX: usize = 16 << 20;
+/// After so many groups of one caller in a row, callers lead themselves again.
+const LONELY_GROUPS: u32 = 4;
 /// Samples of sync time behind the mean that bounds the wait for siblings.
 const SYNC_MEAN_WEIGHT: u64 = 16;
 
@@ -69,6 +71,8 @@ pub struct Prepared {
 pub struct Sequenced {
     pub commit: Commit,
     pub digests: Vec<[u8; 32]>,
+    /// The audit leaf's hash, once it is applied.
+    pub leaf: OnceLock<[u8; 32]>,
     pub sync: bool,
 }
 
@@ -81,9 +85,25 @@ pub enum Submitted {
 /// What a submitted commit waits for.
 pub struct Ticket {
     pub sequenced: Arc<Sequenced>,
-    gate: Arc<Condvar>,
+    gate: Arc<Gate>,
     /// Acknowledged already: it was asynchronous.
     pub acknowledged: bool,
+}
+
+/// Passed from one finished caller of a chain to the next of its group, when it drops. Callers that
+/// need one thing next, like an interpreter's lock, would only queue up there if woken all at once.
+pub struct Baton(Arc<Gate>);
+
+impl Drop for Baton {
+    fn drop(&mut self) {
+        self.0.chain.notify_one();
+    }
+}
+
+impl Ticket {
+    pub fn baton(&self) -> Baton {
+        Baton(Arc::clone(&self.gate))
+    }
 }
 
 /// Takes commits into the structures, in LSN order, one at a time.
@@ -98,6 +118,10 @@ pub(super) struct Sequence {
     pub(super) pending: VecDeque<Arc<Sequenced>>,
     pub(super) in_flight: Option<Arc<Group>>,
     pub(super) leading: bool,
+    /// The log has a thread of its own, which leads while committers come in company.
+    pub(super) served: bool,
+    /// Groups in a row that had one caller only.
+    pub(super) lonely: u32,
     pub(super) durable: Lsn,
     /// End of the last durable group.
     pub(super) durable_end: Place,
@@ -123,6 +147,10 @@ pub struct Pipeline {
     /// Segment creation, so that two committers do not both create one.
     pub(super) creating: Mutex<()>,
     pub(super) published: Condvar,
+    /// Notified when there is something for the log's own thread to lead.
+    pub(super) work: Condvar,
+    /// Notified when a leader has put down its office.
+    pub(super) settled: Condvar,
     pub(super) visible: AtomicU64,
     /// Highest LSN any caller was told about.
     pub(super) acknowledged: AtomicU64,
@@ -169,6 +197,8 @@ impl Pipeline {
                 pending: VecDeque::new(),
                 in_flight: None,
                 leading: false,
+                served: false,
+                lonely: LONELY_GROUPS,
                 durable: start.durable,
                 durable_end,
                 may_apply: start.durable,
@@ -187,6 +217,8 @@ impl Pipeline {
             applying: Mutex::new(()),
             creating: Mutex::new(()),
             published: Condvar::new(),
+            settled: Condvar::new(),
+            work: Condvar::new(),
             visible: AtomicU64::new(start.durable),
             acknowledged: AtomicU64::new(start.durable),
             syncs: AtomicU64::new(0),
@@ -287,7 +319,8 @@ impl Pipeline {
         let frames = std::mem::take(&mut prepared.frames);
         let commit = sequenced_commit(&prepared, frames, lsn, time, place, &head, bytes);
         let digests = std::mem::take(&mut prepared.digests);
-        let sequenced = Arc::new(Sequenced { commit, digests, sync: prepared.sync });
+        let leaf = OnceLock::new();
+        let sequenced = Arc::new(Sequenced { commit, digests, leaf, sync: prepared.sync });
         sequence.pending.push_back(Arc::clone(&sequenced));
         if !prepared.sync && sequence.may_apply + 1 == lsn {
             sequence.may_apply = lsn;
@@ -299,19 +332,20 @@ impl Pipeline {
     }
 
     /// Waits until the ticket's commit is durable and applied (asynchronous ones: acknowledged).
-    pub fn finish(&self, ticket: &Ticket) -> Result<()> {
+    /// `chained` callers hold the ticket's baton and let it go when the next may run.
+    pub fn finish(&self, ticket: &Ticket, chained: bool) -> Result<()> {
         let lsn = ticket.sequenced.commit.lsn;
         if ticket.acknowledged {
             self.apply_ready()?;
         } else {
-            self.finish_durable(lsn, &ticket.gate)
+            self.finish_durable(lsn, &ticket.gate, chained)
                 .map_err(|error| error.with_txn(ticket.sequenced.commit.head.txn.text()))?;
         }
         self.acknowledged.fetch_max(lsn, Ordering::AcqRel);
         Ok(())
     }
 
-    fn finish_durable(&self, lsn: Lsn, gate: &Condvar) -> Result<()> {
+    fn finish_durable(&self, lsn: Lsn, gate: &Gate, chained: bool) -> Result<()> {
         let mut sequence = self.sequence.lock();
         loop {
             if self.visible() >= lsn && sequence.durable >= lsn {
@@ -320,14 +354,41 @@ impl Pipeline {
             if let Some(failure) = &sequence.failure {
                 return Err(outcome_after_failure(failure, lsn, sequence.durable));
             }
-            if sequence.leading || sequence.durable >= lsn {
-                gate.wait(&mut sequence);
+            let delegates = sequence.delegates();
+            if delegates && !sequence.leading && sequence.durable < lsn {
+                self.work.notify_one();
+            }
+            if delegates || sequence.leading || sequence.durable >= lsn {
+                let place = if chained { &gate.chain } else { &gate.all };
+                place.wait(&mut sequence);
             } else {
                 sequence.leading = true;
                 drop(sequence);
                 self.lead()?;
                 sequence = self.sequence.lock();
             }
+        }
+    }
+
+    /// Leads while committers come in company; returns when the pipeline closes or fails.
+    pub fn serve(&self) {
+        let mut sequence = self.sequence.lock();
+        sequence.served = true;
+        loop {
+            if sequence.closed || sequence.failure.is_some() {
+                sequence.served = false;
+                return;
+            }
+            let due = sequence.delegates() && !sequence.leading;
+            if !due || sequence.queue.front_waiting() == 0 {
+                self.work.wait(&mut sequence);
+                continue;
+            }
+            sequence.leading = true;
+            drop(sequence);
+            // What went wrong is kept, and told to every caller.
+            let _ = self.lead();
+            sequence = self.sequence.lock();
         }
     }
 
@@ -339,6 +400,7 @@ impl Pipeline {
             let sequence = &mut *sequence;
             let Some(mut group) = sequence.queue.take() else {
                 sequence.leading = false;
+                self.settled.notify_all();
                 return Ok(());
             };
             group.close(&self.identity, sequence.durable, sequence.checkpoint);
@@ -356,7 +418,12 @@ impl Pipeline {
             gate.notify_one();
         }
         let applied = self.apply_ready();
-        group.gate.notify_all();
+        if applied.is_err() || self.failure().is_some() {
+            group.gate.notify_all();
+        } else {
+            group.gate.all.notify_all();
+            group.gate.chain.notify_one();
+        }
         if let Ok(group) = Arc::try_unwrap(group) {
             self.sequence.lock().queue.recycle(group.buffer);
         }
@@ -370,9 +437,10 @@ impl Pipeline {
         written: Result<()>,
         nanos: u64,
         now: u64,
-    ) -> Option<Arc<Condvar>> {
+    ) -> Option<Arc<Gate>> {
         let mut sequence = self.sequence.lock();
         sequence.leading = false;
+        self.settled.notify_all();
         match written {
             Ok(()) => {
                 sequence.in_flight = None;
@@ -387,6 +455,11 @@ impl Pipeline {
                     sequence.checkpoint = place;
                 }
                 sequence.siblings = group.waiting;
+                sequence.lonely = match group.waiting {
+                    0 => sequence.lonely,
+                    1 => sequence.lonely.saturating_add(1),
+                    _ => 0,
+                };
                 let mean = sequence.sync_nanos_mean;
                 sequence.sync_nanos_mean =
                     (mean * (SYNC_MEAN_WEIGHT - 1) + nanos) / SYNC_MEAN_WEIGHT;
@@ -396,8 +469,11 @@ impl Pipeline {
             }
             Err(cause) => self.fail(&mut sequence, cause, group.last_lsn()),
         }
+        if sequence.delegates() || sequence.failure.is_some() {
+            return None;
+        }
         let next = sequence.queue.front_gate().cloned();
-        next.filter(|_| sequence.failure.is_none() && sequence.queue.front_waiting() > 0)
+        next.filter(|_| sequence.queue.front_waiting() > 0)
     }
 
     /// Invariant 3: refuse writes for good, show only what is durable, wake everybody.
@@ -407,6 +483,8 @@ impl Pipeline {
         }
         sequence.failure = Some(Failure { cause, attempted });
         self.visible.fetch_min(sequence.durable, Ordering::AcqRel);
+        sequence.served = false;
+        self.work.notify_all();
         while let Some(group) = sequence.queue.take() {
             group.gate.notify_all();
         }
@@ -510,13 +588,7 @@ impl Pipeline {
                 return Err(refused(&failure.cause));
             }
             if sequence.leading {
-                sequence.watchers += 1;
-                let gate = sequence.in_flight.as_ref().map(|group| Arc::clone(&group.gate));
-                match gate {
-                    Some(gate) => gate.wait_for(&mut sequence, Duration::from_millis(50)),
-                    None => self.published.wait_for(&mut sequence, Duration::from_millis(1)),
-                };
-                sequence.watchers -= 1;
+                self.settled.wait(&mut sequence);
                 continue;
             }
             if sequence.queue.is_empty() {
@@ -560,6 +632,11 @@ impl Pipeline {
         outcome
     }
 
+    /// Whether a strong read waits for nothing.
+    pub fn is_current(&self) -> bool {
+        self.visible() >= self.acknowledged.load(Ordering::Acquire)
+    }
+
     /// The LSN a strong read must see: everything acknowledged before it began.
     pub fn strong(&self) -> Result<Lsn> {
         let acknowledged = self.acknowledged.load(Ordering::Acquire);
@@ -597,6 +674,12 @@ impl Pipeline {
 }
 
 impl Sequence {
+    /// Whether committers leave the leading to the log's own thread: in company, a thread that stays
+    /// on its core with the disk is worth the hop, which a lone committer is spared.
+    fn delegates(&self) -> bool {
+        self.served && self.lonely < LONELY_GROUPS
+    }
+
     fn extend_may_apply(&mut self) {
         self.may_apply = self.may_apply.max(self.durable);
         for next in &self.pending {

@@ -27,6 +27,27 @@ pub const SEGMENT_RESERVE: u64 = 3 * format::GROUP_ALIGN;
 /// An open group beyond this is closed when the next record comes.
 const GROUP_BYTES_SOFT: usize = 4 << 20;
 
+/// Where the callers of a group wait until it is durable and applied, or until one must lead.
+#[derive(Default)]
+pub struct Gate {
+    pub all: Condvar,
+    /// Those who are woken one by one, each by the one before (`Baton`).
+    pub chain: Condvar,
+}
+
+impl Gate {
+    pub fn notify_all(&self) {
+        self.all.notify_all();
+        self.chain.notify_all();
+    }
+
+    /// Wakes one caller of each kind: to lead, or as the first of the chain.
+    pub fn notify_one(&self) {
+        self.all.notify_one();
+        self.chain.notify_one();
+    }
+}
+
 pub struct Group {
     pub buffer: AlignedBuffer,
     pub segment: u64,
@@ -44,8 +65,7 @@ pub struct Group {
     pub waiting: u32,
     /// Ends its segment; the writer trims the file behind it.
     pub seals: bool,
-    /// Woken when the group is durable and applied, or when one of its callers must lead.
-    pub gate: Arc<Condvar>,
+    pub gate: Arc<Gate>,
 }
 
 impl Group {
@@ -170,12 +190,12 @@ impl Queue {
         self.groups.front().map_or(0, |group| group.waiting)
     }
 
-    pub fn front_gate(&self) -> Option<&Arc<Condvar>> {
+    pub fn front_gate(&self) -> Option<&Arc<Gate>> {
         self.groups.front().map(|group| &group.gate)
     }
 
     /// The gate of the group that the last push went to.
-    pub fn open_gate(&self) -> Arc<Condvar> {
+    pub fn open_gate(&self) -> Arc<Gate> {
         Arc::clone(&self.groups.back().expect("a record was just pushed").gate)
     }
 
@@ -251,7 +271,7 @@ impl Queue {
             shares: Vec::new(),
             waiting: 0,
             seals: false,
-            gate: Arc::new(Condvar::new()),
+            gate: Arc::default(),
         });
         self.next_group += 1;
     }

@@ -255,8 +255,45 @@ pub enum TxnId {
 impl TxnId {
     pub fn text(&self) -> String {
         match self {
-            Self::Generated { incarnation, count } => format!("{incarnation:016x}-{count}"),
+            Self::Generated { incarnation, count } => {
+                // By hand: every commit's audit leaf holds it.
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                let digit = |shift: u32| HEX[(incarnation >> shift) as usize & 15];
+                let mut text = String::with_capacity(28);
+                text.extend((0..16).rev().map(|place| char::from(digit(place * 4))));
+                text.push('-');
+                text.push_str(&count.to_string());
+                text
+            }
             Self::Given(text) => text.clone(),
+        }
+    }
+
+    /// What a text names: ids of the generated form are taken for generated ones.
+    pub fn parse(text: &str) -> Self {
+        let generated = || {
+            let (incarnation, count) = text.split_once('-')?;
+            let incarnation = u64::from_str_radix(incarnation, 16).ok()?;
+            Some(Self::Generated { incarnation, count: count.parse().ok()? })
+        };
+        let known = generated().filter(|id| id.text() == text);
+        known.unwrap_or_else(|| Self::Given(text.to_owned()))
+    }
+
+    /// Bytes to find it by; two ids with one text have one key.
+    pub fn key(&self) -> Vec<u8> {
+        match self {
+            Self::Generated { incarnation, count } => {
+                let mut key = Vec::with_capacity(17);
+                key.push(0);
+                key.extend_from_slice(&incarnation.to_be_bytes());
+                key.extend_from_slice(&count.to_be_bytes());
+                key
+            }
+            Self::Given(text) => match Self::parse(text) {
+                generated @ Self::Generated { .. } => generated.key(),
+                Self::Given(_) => [b"\x01", text.as_bytes()].concat(),
+            },
         }
     }
 }

@@ -10,12 +10,13 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use parking_lot::RwLock;
+use smallvec::{SmallVec, smallvec};
 
 use super::{Entry, Version};
 use crate::log::Lsn;
 
-/// Versions of one key, oldest first; `None` is a tombstone.
-type Versions = Vec<(Lsn, Option<Entry>)>;
+/// Versions of one key, oldest first; `None` is a tombstone. Most keys have one.
+type Versions = SmallVec<[(Lsn, Option<Entry>); 1]>;
 
 #[derive(Default)]
 struct Inner {
@@ -91,7 +92,7 @@ impl Index {
             if is_live {
                 inner.live += 1;
                 inner.key_bytes += key.len();
-                inner.keys.insert(key.into(), vec![(lsn, entry)]);
+                inner.keys.insert(key.into(), smallvec![(lsn, entry)]);
             }
             return;
         };

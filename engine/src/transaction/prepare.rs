@@ -2,11 +2,12 @@
 //! and unique values, as of one snapshot, and which keys must not have changed since.
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use super::{Mode, Transaction, check_precondition, named, transaction_error};
 use crate::batch::Batch;
-use crate::commit::conflicts::{Space, conflict_key};
+use crate::commit::conflicts::{ConflictKey, Hashed, Space, conflict_key};
 use crate::commit::pipeline::{Check, Prepared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Lsn;
@@ -14,7 +15,7 @@ use crate::log::record::{Op, OpKind, TxnId};
 use crate::lookup::Look;
 use crate::overlay::{Overlay, Pendings};
 use crate::rows::{self, Derived};
-use crate::schema::{Kind, Structure, StructureId};
+use crate::schema::{Kind, Structure};
 
 impl Transaction {
     /// Everything the sequencer needs, as of `snapshot`.
@@ -72,10 +73,10 @@ impl Transaction {
     fn check_transaction_id(&self, prepared: &mut Prepared) -> Result<()> {
         let TxnId::Given(text) = &self.head.txn else { return Ok(()) };
         let visible = self.shared.pipeline.visible();
-        if let Some(version) = self.shared.store.ledger.transactions.get(text.as_bytes(), visible) {
+        if let Some(lsn) = self.shared.store.ledger.transaction(&self.head.txn, visible) {
             return Err(transaction_error(format!(
                 "transaction {text:?} is committed already, as LSN {}: nothing was written again",
-                version.lsn
+                lsn
             )));
         }
         let key = conflict_key(Space::Transaction, text.as_bytes());
@@ -109,25 +110,26 @@ impl Transaction {
             return Ok(());
         }
         // The last operation on each key the transaction touches, and whether it is a put.
-        let mut own: HashMap<(StructureId, &[u8]), (usize, bool)> = HashMap::new();
+        let mut own: HashMap<ConflictKey, (usize, bool), BuildHasherDefault<Hashed>> =
+            HashMap::default();
         for (number, op) in batch.frames.ops.iter().enumerate() {
-            own.insert((op.structure, batch.frames.key(op)), (number, op.kind == OpKind::Put));
+            own.insert(prepared.writes[number], (number, op.kind == OpKind::Put));
         }
         let base = self.shared.store.snapshot(snapshot);
         for (number, op) in batch.frames.ops.iter().enumerate() {
             let Some((structure, rows)) = linked(op) else { continue };
             let key = batch.frames.key(op);
-            if own.get(&(op.structure, key)).is_some_and(|(_, is_put)| !is_put) {
+            if own.get(&prepared.writes[number]).is_some_and(|(_, is_put)| !is_put) {
                 continue;
             }
-            match own.get(&(rows.structure, key)) {
+            let row = conflict_key(Space::Key { structure: rows.structure }, key);
+            match own.get(&row) {
                 Some((_, true)) => continue,
                 // The row goes later in this transaction, and takes the vector with it.
                 Some((last, false)) if *last > number => continue,
                 None if base.get(rows.rows(), key).is_some() => {
-                    let key = conflict_key(Space::Key { structure: rows.structure }, key);
                     let hard = self.mode == Mode::Transaction;
-                    prepared.checks.push(Check { key, since: snapshot, hard });
+                    prepared.checks.push(Check { key: row, since: snapshot, hard });
                 }
                 _ => {
                     let rows = self.catalog.schema.name_of(rows.structure);
