@@ -46,6 +46,8 @@ pub struct Shared {
     logical_bytes: AtomicU64,
     commit_latency: Latency,
     closed: AtomicBool,
+    /// Held while closing; whether it was done.
+    closing: Mutex<bool>,
     /// Held while the schema changes or a structure is rebuilt.
     changing: Mutex<()>,
     checkpoint: RwLock<Checkpoint>,
@@ -164,6 +166,7 @@ impl Database {
             logical_bytes: AtomicU64::new(0),
             commit_latency: Latency::default(),
             closed: AtomicBool::new(false),
+            closing: Mutex::new(false),
             changing: Mutex::new(()),
             checkpoint: RwLock::new(recovered.checkpoint.clone()),
             sweeping: Mutex::default(),
@@ -341,7 +344,10 @@ impl Database {
 
     /// Closes: everything acknowledged is durable, the clean end is recorded. Idempotent.
     pub fn close(&self) -> Result<()> {
-        if self.shared.closed.swap(true, Ordering::AcqRel) {
+        self.shared.closed.store(true, Ordering::Release);
+        // A second closer waits until the first is done.
+        let mut done = self.shared.closing.lock();
+        if std::mem::replace(&mut *done, true) {
             return Ok(());
         }
         *self.shared.stopping.lock() = true;
@@ -646,6 +652,11 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         *self.stopping.lock() = true;
+        if !self.closed.load(Ordering::Acquire) && self.options.mode == Mode::ReadWrite {
+            // Acknowledged asynchronous commits are owed to the disk; nobody is left to be told of
+            // an error, and the log's own state keeps it from being hidden.
+            let _ = self.pipeline.flush();
+        }
         self.pipeline.retire();
     }
 }

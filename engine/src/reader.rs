@@ -8,6 +8,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
+
 use crate::clock::Micros;
 use crate::context;
 use crate::database::Shared;
@@ -34,7 +36,7 @@ enum At {
     /// The newest LSN whenever it is used.
     Newest,
     Pinned {
-        pin: Arc<Pin>,
+        lsn: Lsn,
         opened: u64,
     },
     Transaction {
@@ -48,6 +50,8 @@ enum At {
 pub struct Reader {
     shared: Arc<Shared>,
     at: At,
+    /// Keeps what it reads; let go when it closes.
+    pin: Arc<Mutex<Option<Arc<Pin>>>>,
     closed: Arc<AtomicBool>,
 }
 
@@ -60,7 +64,7 @@ pub struct Found {
 
 impl Reader {
     pub fn newest(shared: Arc<Shared>) -> Self {
-        Self { shared, at: At::Newest, closed: Arc::default() }
+        Self { shared, at: At::Newest, pin: Arc::default(), closed: Arc::default() }
     }
 
     pub fn pinned(shared: Arc<Shared>, lsn: Lsn) -> Result<Self> {
@@ -88,7 +92,8 @@ impl Reader {
 
     fn with_pin(shared: Arc<Shared>, pin: Arc<Pin>) -> Self {
         let opened = shared.options.clock.monotonic_nanos();
-        Self { shared, at: At::Pinned { pin, opened }, closed: Arc::default() }
+        let at = At::Pinned { lsn: pin.lsn(), opened };
+        Self { shared, at, pin: Arc::new(Mutex::new(Some(pin))), closed: Arc::default() }
     }
 
     pub fn in_transaction(
@@ -97,18 +102,20 @@ impl Reader {
         pendings: Arc<Pendings>,
         open: Arc<AtomicBool>,
     ) -> Self {
-        Self { shared, at: At::Transaction { lsn, pendings, open }, closed: Arc::default() }
+        let at = At::Transaction { lsn, pendings, open };
+        Self { shared, at, pin: Arc::default(), closed: Arc::default() }
     }
 
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        *self.pin.lock() = None;
     }
 
     fn look(&self) -> Result<Box<dyn Look + '_>> {
         self.check()?;
         Ok(match &self.at {
-            At::Newest => Box::new(self.shared.store.snapshot(self.shared.pipeline.strong()?)),
-            At::Pinned { pin, .. } => Box::new(self.shared.store.snapshot(pin.lsn())),
+            At::Newest => Box::new(self.shared.store.pinned(self.shared.pin_newest()?)),
+            At::Pinned { lsn, .. } => Box::new(self.shared.store.snapshot(*lsn)),
             At::Transaction { lsn, pendings, .. } => {
                 Box::new(Overlay::open(&self.shared.store, *lsn, pendings)?)
             }
@@ -148,7 +155,7 @@ impl Reader {
         self.check()?;
         match &self.at {
             At::Newest => self.shared.pipeline.strong(),
-            At::Pinned { pin, .. } => Ok(pin.lsn()),
+            At::Pinned { lsn, .. } => Ok(*lsn),
             At::Transaction { lsn, .. } => Ok(*lsn),
         }
     }
@@ -169,6 +176,7 @@ impl Reader {
             at => Ok(Self {
                 shared: Arc::clone(&self.shared),
                 at: at.clone(),
+                pin: Arc::new(Mutex::new(self.pin.lock().clone())),
                 closed: Arc::default(),
             }),
         }
@@ -207,12 +215,6 @@ impl Reader {
         let structure = structure(look.schema(), id)?;
         let version = match &structure.kind {
             Kind::Rows { .. } => look.get(Tree::new(id, 0), key),
-            // Old cache versions go when no snapshot is pinned to them.
-            Kind::Cache { .. } if matches!(self.at, At::Newest) => {
-                let fixed = self.fixed()?;
-                let look = fixed.look()?;
-                return fixed.find_one(&*look, id, key);
-            }
             Kind::Cache { .. } => cache::find(look, id, key),
             Kind::Vectors { .. } => {
                 let text = text_key(key)?;
@@ -392,6 +394,8 @@ impl Reader {
     pub fn context_get(&self, id: StructureId, scope: &str, name: &str) -> Result<Option<Found>> {
         let look = self.look()?;
         let key = context::key(scope, name);
+        // Deleting the whole scope is a write of the scope's own key.
+        look.note_key(id, &context::scope_key(scope));
         let Some(version) = look.get(context_tree(&*look, id)?, &key) else { return Ok(None) };
         let value = look.value(&version.entry.slot)?;
         Ok(Some(Found { value, lsn: version.lsn, time: self.time_of(version.lsn) }))

@@ -216,6 +216,7 @@ impl Replay<'_> {
             _ => Vec::new(),
         };
         self.store.apply(commit, &digests)?;
+        self.store.publish(commit.lsn);
         Ok(())
     }
 

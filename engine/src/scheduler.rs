@@ -32,17 +32,16 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    #[expect(clippy::disallowed_methods, reason = "the one place that starts threads")]
     pub fn start(shared: Weak<Shared>, pipeline: Arc<Pipeline>) -> Self {
         let signal = Arc::<Signal>::default();
         let theirs = Arc::clone(&signal);
-        let steps = std::thread::spawn(move || {
+        let steps = spawn("waferdb-steps", move || {
             while !wait(&theirs) {
                 let Some(shared) = shared.upgrade() else { return };
                 run_steps(&shared);
             }
         });
-        let log = std::thread::spawn(move || pipeline.serve());
+        let log = spawn("waferdb-log", move || pipeline.serve());
         Self { signal, steps: Mutex::new(Some(steps)), log: Mutex::new(Some(log)) }
     }
 
@@ -57,6 +56,11 @@ impl Scheduler {
     pub fn join_log(&self) {
         join(&self.log);
     }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    thread.spawn(work).expect("the process may start another thread")
 }
 
 fn join(thread: &Mutex<Option<JoinHandle<()>>>) {

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
@@ -22,7 +23,7 @@ use crate::lookup::{Change, Look, Operation, Page, Tree};
 use crate::merge_iterator::{self, Side};
 use crate::ordered::{Direction, Entry, Index, Item, Range, Slot, Version};
 use crate::schema::{Kind, Schema, Structure, StructureId};
-use crate::snapshot::Snapshots;
+use crate::snapshot::{Pin, Snapshots};
 use crate::values::Values;
 use crate::vector::Hit;
 use crate::vector::tail::{Pending, Tail};
@@ -201,7 +202,9 @@ pub struct Store {
     pub values: Values,
     pub snapshots: Arc<Snapshots>,
     /// Versions no read at or above this LSN needs may be dropped.
-    floor: std::sync::atomic::AtomicU64,
+    floor: AtomicU64,
+    /// The newest LSN a reader may have begun at.
+    published: AtomicU64,
     keeps_all: bool,
     now: Box<dyn Fn() -> Micros + Send + Sync>,
 }
@@ -219,7 +222,8 @@ impl Store {
             masks: Masks::default(),
             values,
             snapshots: Arc::default(),
-            floor: std::sync::atomic::AtomicU64::new(0),
+            floor: AtomicU64::new(0),
+            published: AtomicU64::new(0),
             keeps_all,
             now,
         }
@@ -234,7 +238,7 @@ impl Store {
     }
 
     pub fn floor(&self) -> Lsn {
-        self.floor.load(std::sync::atomic::Ordering::Acquire)
+        self.floor.load(Ordering::Acquire)
     }
 
     /// Reads below `lsn`, or below the oldest pinned one, are refused from now on, and their
@@ -242,8 +246,12 @@ impl Store {
     pub fn raise_floor(&self, lsn: Lsn) -> Lsn {
         self.snapshots.with_oldest(|oldest| {
             let lsn = oldest.map_or(lsn, |oldest| oldest.min(lsn));
-            self.floor.fetch_max(lsn, std::sync::atomic::Ordering::AcqRel).max(lsn)
+            self.floor.fetch_max(lsn, Ordering::AcqRel).max(lsn)
         })
+    }
+
+    pub fn publish(&self, lsn: Lsn) {
+        self.published.fetch_max(lsn, Ordering::AcqRel);
     }
 
     pub fn now(&self) -> Micros {
@@ -254,8 +262,19 @@ impl Store {
         self.masks.hides(structure, key, lsn)
     }
 
+    /// The state at an LSN that somebody keeps pinned, or that nothing is pruned from.
     pub fn snapshot(&self, lsn: Lsn) -> Snapshot<'_> {
-        Snapshot { store: self, catalog: self.catalog(), lsn }
+        Snapshot { store: self, catalog: self.catalog(), lsn, _pin: None }
+    }
+
+    /// The state at an LSN by another catalogue than today's.
+    pub fn snapshot_of(&self, catalog: Arc<Catalog>, lsn: Lsn) -> Snapshot<'_> {
+        Snapshot { store: self, catalog, lsn, _pin: None }
+    }
+
+    /// The state at a pinned LSN.
+    pub fn pinned(&self, pin: Pin) -> Snapshot<'_> {
+        Snapshot { store: self, catalog: self.catalog(), lsn: pin.lsn(), _pin: Some(pin) }
     }
 
     /// Takes a commit into every structure; the hash of its audit leaf.
@@ -275,7 +294,7 @@ impl Store {
         digests: &[audit::Hash],
         only: Option<&[StructureId]>,
     ) -> Result<Option<audit::Hash>> {
-        let snapshot = Snapshot { store: self, catalog: Arc::clone(catalog), lsn: commit.lsn };
+        let snapshot = self.snapshot_of(Arc::clone(catalog), commit.lsn);
         let state = Applying { snapshot, only };
         let mut positions = Positions::new();
         for (number, op) in commit.frames.ops.iter().enumerate() {
@@ -333,11 +352,11 @@ fn touches(catalog: &Catalog, structure: StructureId, only: &[StructureId]) -> b
 }
 
 /// The store at one LSN.
-#[derive(Clone)]
 pub struct Snapshot<'a> {
     pub store: &'a Store,
     pub catalog: Arc<Catalog>,
     pub lsn: Lsn,
+    _pin: Option<Pin>,
 }
 
 impl Snapshot<'_> {
@@ -554,10 +573,11 @@ impl Change for Applying<'_> {
 
     fn prune(&self, tree: Tree, key: &[u8]) {
         let Some(index) = self.index(tree) else { return };
-        // Readers at the newest published LSN, one below at least, may be under way.
-        let newest = self.snapshot.lsn.saturating_sub(1);
-        let oldest = self.snapshot.store.snapshots.oldest().unwrap_or(newest);
-        index.prune(key, oldest.min(newest));
+        // Readers pin what is published; several commits may be applied before they are.
+        let store = self.snapshot.store;
+        let published = store.published.load(Ordering::Acquire);
+        let oldest = store.snapshots.with_oldest(|oldest| oldest.unwrap_or(published));
+        index.prune(key, oldest.min(published));
     }
 
     fn put_vector(&self, structure: StructureId, key: &str, vector: &[f32]) {
@@ -583,6 +603,10 @@ impl Change for Applying<'_> {
 pub struct Applier(pub Arc<Store>);
 
 impl crate::commit::pipeline::Apply for Applier {
+    fn published(&self, lsn: Lsn) {
+        self.0.publish(lsn);
+    }
+
     fn apply(&self, sequenced: &Sequenced) -> Result<()> {
         if let Some(leaf) = self.0.apply(&sequenced.commit, &sequenced.digests)? {
             // An asynchronous commit is acknowledged before or after; the receipt takes either.

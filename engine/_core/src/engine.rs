@@ -231,7 +231,7 @@ impl Engine {
         };
         let mode = parse_transaction_mode(mode.0).or_raise(py)?;
         let shared = Arc::clone(self.shared(py)?);
-        // Letting go of the interpreter costs more than beginning, where there is nothing to wait for.
+        // Letting go of the interpreter costs more than to begin, where nothing is waited for.
         let begun = match self.database(py)? {
             database if database.is_current() => database.begin(mode, options).or_raise(py)?,
             _ => self.detached(py, |database| database.begin(mode, options))?,

@@ -19,25 +19,22 @@ const IDLE_NANOS: u64 = 1_000_000_000;
 impl Pipeline {
     pub(super) fn create_segment(&self, need: &NeedSegment) -> Result<()> {
         let _creating = self.creating.lock();
-        let (number, first_group, first_lsn, capacity) = {
-            let sequence = self.sequence.lock();
-            if sequence.queue.has_next_segment() && need.capacity_min == 0 {
+        // Looked at and withdrawn in one step: once nothing is offered, the log cannot move on to
+        // the number that is about to be made.
+        let (too_small, number, first_group, first_lsn, capacity) = {
+            let mut sequence = self.sequence.lock();
+            let queue = &mut sequence.queue;
+            if queue.next_capacity().is_some_and(|capacity| capacity >= need.capacity_min) {
                 return Ok(());
             }
-            let (group, lsn) = sequence.queue.first_of_next_segment();
-            let doubled = sequence.queue.tail().segment.capacity * 2;
+            let too_small = queue.withdraw_segment();
+            let (group, lsn) = queue.first_of_next_segment();
+            let doubled = queue.tail().segment.capacity * 2;
             let grown = doubled.min(self.segment_bytes_max).max(need.capacity_min);
-            (sequence.queue.next_segment_number(), group, lsn, grown)
+            (too_small, queue.next_segment_number(), group, lsn, format::align_up(grown))
         };
-        let capacity = format::align_up(capacity);
-        if self.segments.get(number).is_some_and(|known| known.header.capacity >= need.capacity_min)
-        {
-            return Ok(());
-        }
-        if self.segments.get(number).is_some() {
-            // The one made ahead is too small for this commit and holds nothing yet.
-            self.sequence.lock().queue.withdraw_segment();
-            self.discard_segment(number)?;
+        if let Some(too_small) = too_small {
+            self.discard_segment(too_small)?;
         }
         let header = SegmentHeader {
             database: self.identity.database,
@@ -89,11 +86,8 @@ impl Pipeline {
         };
         if let Some(ahead) = ahead {
             // The kernel tells a failed sync once; this one may have been about a commit's bytes.
-            return ahead().inspect_err(|cause| {
-                let mut sequence = self.sequence.lock();
-                let flying = sequence.in_flight.as_ref().map_or(0, |group| group.last_lsn());
-                let attempted = flying.max(sequence.durable);
-                self.fail(&mut sequence, cause.clone(), attempted);
+            return ahead(&*self.storage).inspect_err(|cause| {
+                self.fail(&mut self.sequence.lock(), cause.clone());
             });
         }
         let half_full = {
@@ -131,6 +125,7 @@ impl Pipeline {
         sequence.closed = true;
         sequence.served = false;
         self.work.notify_all();
+        self.published.notify_all();
     }
 
     /// Records a clean close and gives back reserved space. Idempotent.
@@ -142,6 +137,7 @@ impl Pipeline {
             }
             sequence.served = false;
             self.work.notify_all();
+            self.published.notify_all();
         }
         if let Some(cause) = self.failure() {
             // Who was told of everything that is durable needs no second word.

@@ -14,7 +14,7 @@
 //! 4. No lock is held across I/O but the writer's own.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -109,6 +109,8 @@ impl Ticket {
 /// Takes commits into the structures, in LSN order, one at a time.
 pub trait Apply: Send + Sync {
     fn apply(&self, sequenced: &Sequenced) -> Result<()>;
+    /// Readers see everything up to here from now on.
+    fn published(&self, lsn: Lsn);
 }
 
 pub(super) struct Sequence {
@@ -125,6 +127,8 @@ pub(super) struct Sequence {
     pub(super) durable: Lsn,
     /// End of the last durable group.
     pub(super) durable_end: Place,
+    /// Number of the last durable group.
+    pub(super) settled_group: u64,
     /// Everything up to here may be applied: durable, or asynchronous with no gap before it.
     pub(super) may_apply: Lsn,
     pub(super) checkpoint: Place,
@@ -154,6 +158,8 @@ pub struct Pipeline {
     pub(super) visible: AtomicU64,
     /// Highest LSN any caller was told about.
     pub(super) acknowledged: AtomicU64,
+    /// Callers that wait for the oldest group.
+    pub(super) arrived: AtomicU32,
     pub(super) syncs: AtomicU64,
     pub(super) commits: AtomicU64,
     pub(super) latency: Latency,
@@ -190,6 +196,7 @@ impl Pipeline {
         let monotonic = clock.monotonic_nanos();
         let tail = start.queue.tail();
         let durable_end = Place { segment: tail.segment.segment, offset: tail.offset };
+        let settled_group = start.queue.newest_group();
         Self {
             sequence: Mutex::new(Sequence {
                 queue: start.queue,
@@ -201,6 +208,7 @@ impl Pipeline {
                 lonely: LONELY_GROUPS,
                 durable: start.durable,
                 durable_end,
+                settled_group,
                 may_apply: start.durable,
                 checkpoint: start.checkpoint,
                 failure: None,
@@ -221,6 +229,7 @@ impl Pipeline {
             work: Condvar::new(),
             visible: AtomicU64::new(start.durable),
             acknowledged: AtomicU64::new(start.durable),
+            arrived: AtomicU32::new(0),
             syncs: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             latency: Latency::default(),
@@ -325,7 +334,11 @@ impl Pipeline {
         if !prepared.sync && sequence.may_apply + 1 == lsn {
             sequence.may_apply = lsn;
         }
+        self.arrived.store(sequence.queue.front_waiting(), Ordering::Relaxed);
         let full = sequence.queue.pending_bytes() > UNSYNCED_BYTES_MAX;
+        if full && !prepared.sync {
+            sequence.queue.count_waiter();
+        }
         let gate = sequence.queue.open_gate();
         self.commits.fetch_add(1, Ordering::Relaxed);
         Ok(Submitted::Done(Ticket { sequenced, gate, acknowledged: !prepared.sync && !full }))
@@ -380,7 +393,7 @@ impl Pipeline {
                 return;
             }
             let due = sequence.delegates() && !sequence.leading;
-            if !due || sequence.queue.front_waiting() == 0 {
+            if !due || sequence.queue.first_awaited().is_none() {
                 self.work.wait(&mut sequence);
                 continue;
             }
@@ -403,6 +416,7 @@ impl Pipeline {
                 self.settled.notify_all();
                 return Ok(());
             };
+            self.arrived.store(sequence.queue.front_waiting(), Ordering::Relaxed);
             group.close(&self.identity, sequence.durable, sequence.checkpoint);
             let group = Arc::new(group);
             sequence.in_flight = Some(Arc::clone(&group));
@@ -442,8 +456,9 @@ impl Pipeline {
         sequence.leading = false;
         self.settled.notify_all();
         match written {
-            Ok(()) => {
+            Ok(()) if sequence.failure.is_none() => {
                 sequence.in_flight = None;
+                sequence.settled_group = group.number;
                 sequence.durable = sequence.durable.max(group.last_lsn());
                 sequence.durable_end = match group.seals {
                     false => Place { segment: group.segment, offset: group.end() },
@@ -467,20 +482,28 @@ impl Pipeline {
                 sequence.idle_recorded &= group.commits == 0;
                 sequence.extend_may_apply();
             }
-            Err(cause) => self.fail(&mut sequence, cause, group.last_lsn()),
+            // A failure meanwhile makes the sync's word worth nothing.
+            Ok(()) => {}
+            Err(cause) => self.fail(&mut sequence, cause),
         }
-        if sequence.delegates() || sequence.failure.is_some() {
+        if sequence.failure.is_some() {
             return None;
         }
-        let next = sequence.queue.front_gate().cloned();
-        next.filter(|_| sequence.queue.front_waiting() > 0)
+        let next = sequence.queue.first_awaited().cloned();
+        if sequence.delegates() && next.is_some() {
+            self.work.notify_one();
+            return None;
+        }
+        next
     }
 
     /// Invariant 3: refuse writes for good, show only what is durable, wake everybody.
-    pub(super) fn fail(&self, sequence: &mut Sequence, cause: Error, attempted: Lsn) {
+    pub(super) fn fail(&self, sequence: &mut Sequence, cause: Error) {
         if sequence.failure.is_some() {
             return;
         }
+        let flying = sequence.in_flight.as_ref().map_or(0, |group| group.last_lsn());
+        let attempted = flying.max(sequence.durable);
         sequence.failure = Some(Failure { cause, attempted });
         self.visible.fetch_min(sequence.durable, Ordering::AcqRel);
         sequence.served = false;
@@ -509,8 +532,7 @@ impl Pipeline {
                 if let Err(error) = self.apply.apply(sequenced) {
                     let mut sequence = self.sequence.lock();
                     let cause = error.context("a durable commit could not be applied");
-                    let durable = sequence.durable;
-                    self.fail(&mut sequence, cause.clone(), durable);
+                    self.fail(&mut sequence, cause.clone());
                     return Err(cause);
                 }
             }
@@ -522,6 +544,7 @@ impl Pipeline {
         let sequence = self.sequence.lock();
         if sequence.failure.is_none() {
             self.visible.fetch_max(lsn, Ordering::AcqRel);
+            self.apply.published(lsn);
         }
         if sequence.watchers > 0 {
             self.published.notify_all();
@@ -538,11 +561,12 @@ impl Pipeline {
             return;
         }
         let deadline = self.clock.monotonic_nanos() + mean / 10;
-        while self.clock.monotonic_nanos() < deadline {
-            if self.sequence.lock().queue.front_waiting() >= siblings {
+        // Watched without the lock, which the siblings need to arrive.
+        while self.arrived.load(Ordering::Relaxed) < siblings {
+            if self.clock.monotonic_nanos() >= deadline {
                 return;
             }
-            std::thread::yield_now();
+            std::hint::spin_loop();
         }
     }
 
@@ -580,19 +604,20 @@ impl Pipeline {
         Ok(place)
     }
 
-    /// Everything sequenced so far is durable and applied.
+    /// Everything sequenced before the call is durable and applied.
     pub fn flush(&self) -> Result<()> {
         let mut sequence = self.sequence.lock();
+        let target = sequence.queue.newest_group();
         loop {
             if let Some(failure) = &sequence.failure {
                 return Err(refused(&failure.cause));
             }
+            if sequence.settled_group >= target {
+                break;
+            }
             if sequence.leading {
                 self.settled.wait(&mut sequence);
                 continue;
-            }
-            if sequence.queue.is_empty() {
-                break;
             }
             sequence.leading = true;
             drop(sequence);
@@ -674,8 +699,8 @@ impl Pipeline {
 }
 
 impl Sequence {
-    /// Whether committers leave the leading to the log's own thread: in company, a thread that stays
-    /// on its core with the disk is worth the hop, which a lone committer is spared.
+    /// Whether committers leave the leading to the log's own thread: in company, a thread that
+    /// stays on its core with the disk is worth the hop, which a lone committer is spared.
     fn delegates(&self) -> bool {
         self.served && self.lonely < LONELY_GROUPS
     }

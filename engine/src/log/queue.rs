@@ -148,6 +148,11 @@ impl Queue {
         self.next_lsn
     }
 
+    /// Number of the newest group there is or was; 0 before the first.
+    pub fn newest_group(&self) -> u64 {
+        self.next_group - 1
+    }
+
     pub fn is_empty(&self) -> bool {
         self.groups.is_empty()
     }
@@ -158,6 +163,10 @@ impl Queue {
 
     pub fn has_next_segment(&self) -> bool {
         self.next.is_some()
+    }
+
+    pub fn next_capacity(&self) -> Option<u64> {
+        self.next.as_ref().map(|next| next.capacity)
     }
 
     /// The number the next created segment must have.
@@ -190,8 +199,14 @@ impl Queue {
         self.groups.front().map_or(0, |group| group.waiting)
     }
 
-    pub fn front_gate(&self) -> Option<&Arc<Gate>> {
-        self.groups.front().map(|group| &group.gate)
+    /// Where the first callers wait, whichever group they wait for: one of them can lead.
+    pub fn first_awaited(&self) -> Option<&Arc<Gate>> {
+        self.groups.iter().find(|group| group.waiting > 0).map(|group| &group.gate)
+    }
+
+    /// The last push is waited for, although it was asynchronous.
+    pub fn count_waiter(&mut self) {
+        self.groups.back_mut().expect("a record was just pushed").waiting += 1;
     }
 
     /// The gate of the group that the last push went to.
@@ -320,7 +335,6 @@ impl Queue {
         let place = RecordPlace { identity, salt, segment: group.segment, offset };
         record::seal_control(&mut group.buffer.bytes_mut()[start..], place, kind, time);
         group.records += 1;
-        group.waiting += 1;
         let place = Place { segment: group.segment, offset };
         if kind == RecordKind::Checkpoint {
             group.checkpoint = Some(place);

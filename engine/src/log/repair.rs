@@ -191,6 +191,13 @@ fn judge_tail(
     // Reopening makes a trimmed file long again, perhaps in several steps, before it writes.
     let trimmed = ended_by == Some(RecordKind::Close) && last_nonzero.is_none();
     if length != segment.header.capacity && !trimmed {
+        if let Step::Bad(error) = stop {
+            return Err(Error::corruption(format!(
+                "{error}; the database was closed, so this was durable once: the commits from LSN \
+                 {} on may be lost; restore the file from a backup, nothing was changed",
+                walker.expected.lsn
+            )));
+        }
         return Err(Error::corruption(format!(
             "{} was cut to {length} bytes: neither its whole length nor trimmed behind a clean \
              close; restore it from a backup, nothing was changed",

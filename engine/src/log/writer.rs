@@ -17,7 +17,7 @@ use super::queue::Group;
 use super::segment::{self, Segment};
 use crate::error::Result;
 use crate::storage::aligned::AlignedBuffer;
-use crate::storage::{Cause, File, Share, Storage};
+use crate::storage::{Cause, File, Open, Share, Storage};
 
 /// Zeros are written ahead in pieces of this.
 const AHEAD_BYTES: u64 = 256 << 10;
@@ -26,6 +26,7 @@ const AHEAD_GROUP_BYTES_MAX: u64 = 12 << 10;
 
 /// The part of the active segment that holds zeros and awaits groups.
 struct Ahead {
+    segment: u64,
     file: Arc<dyn File>,
     capacity: u64,
     /// Only grows; bytes in `[end of last group, zeroed)` are durable zeros or being overwritten.
@@ -37,6 +38,7 @@ struct Ahead {
 impl Ahead {
     fn new(segment: &Segment, from: u64) -> Arc<Self> {
         Arc::new(Self {
+            segment: segment.header.segment,
             file: Arc::clone(&segment.file),
             capacity: segment.header.capacity,
             zeroed: AtomicU64::new(from),
@@ -56,31 +58,33 @@ impl Ahead {
         }
         self.zeroed.store(end, Ordering::Release);
         if zeros {
-            self.write_zeros(end)?;
+            self.write_zeros(&*self.file, end)?;
         }
         Ok(())
     }
 
-    /// Zeros the next piece, durably, if less than half a piece is left.
-    fn extend(&self, group_end: u64) -> Result<bool> {
+    /// Zeros the next piece, durably, if less than half a piece is left. Through a handle of its
+    /// own: the kernel tells a handle of an error once, and the groups' must not miss theirs.
+    fn extend(&self, storage: &dyn Storage, group_end: u64) -> Result<bool> {
         let _writing = self.writing.lock();
         let from = self.zeroed.load(Ordering::Acquire);
         if from >= self.capacity || from.saturating_sub(group_end) > AHEAD_BYTES / 2 {
             return Ok(false);
         }
-        self.write_zeros(from)?;
-        self.file.sync()?;
+        let file = storage.open(&segment::path(self.segment), Open::Write)?;
+        self.write_zeros(&*file, from)?;
+        file.sync()?;
         Ok(true)
     }
 
-    fn write_zeros(&self, from: u64) -> Result<()> {
+    fn write_zeros(&self, file: &dyn File, from: u64) -> Result<()> {
         let end = (from + AHEAD_BYTES).min(self.capacity);
         if end <= from {
             return Ok(());
         }
         let zeros = AlignedBuffer::zeroed((end - from) as usize);
         let share = Share::new(0, Cause::Log, zeros.len());
-        self.file.write_at(zeros.padded(), from, &[share])?;
+        file.write_at(zeros.padded(), from, &[share])?;
         self.zeroed.store(end, Ordering::Release);
         Ok(())
     }
@@ -163,13 +167,14 @@ impl Writer {
     }
 
     /// The work of zeroing ahead, to be done outside the writer's lock; `None`: nothing to do.
-    pub fn ahead_step(&self) -> Option<impl FnOnce() -> Result<bool> + use<>> {
+    pub fn ahead_step(&self) -> Option<impl FnOnce(&dyn Storage) -> Result<bool> + use<>> {
         if !self.small_groups() || self.mean_group_bytes == 0 {
             return None;
         }
         let (ahead, group_end) = (Arc::clone(&self.ahead), self.group_end);
         let left = ahead.zeroed.load(Ordering::Acquire).saturating_sub(group_end);
-        (left <= AHEAD_BYTES / 2).then_some(move || ahead.extend(group_end))
+        (left <= AHEAD_BYTES / 2)
+            .then_some(move |storage: &dyn Storage| ahead.extend(storage, group_end))
     }
 
     /// Creates the next segment, durable, ready to be offered to the queue.

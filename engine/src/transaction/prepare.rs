@@ -35,12 +35,14 @@ impl Transaction {
             // A barrier at every LSN that a crash took back would be none.
             sync: self.sync || batch.frames.ops.iter().any(|op| op.kind == OpKind::Forget),
         };
-        for op in &batch.frames.ops {
+        for (number, op) in batch.frames.ops.iter().enumerate() {
             let key = conflict_key(Space::Key { structure: op.structure }, batch.frames.key(op));
-            prepared.writes.push(key);
+            // In step with the operations; what follows from them comes behind.
+            prepared.writes.insert(number, key);
             if !prepared.structures.contains(&op.structure) {
                 prepared.structures.push(op.structure);
             }
+            self.note_followers(op, batch.frames.key(op), &mut prepared);
             if hard && self.is_checked(op) {
                 prepared.checks.push(Check { key, since: snapshot, hard });
             }
@@ -59,6 +61,20 @@ impl Transaction {
         drop(batch);
         self.check_unique(snapshot, &mut prepared)?;
         Ok(prepared)
+    }
+
+    /// What follows from an operation in other structures is written, too: serializable readers of
+    /// those must notice.
+    fn note_followers(&self, op: &Op, key: &[u8], prepared: &mut Prepared) {
+        let goes = matches!(op.kind, OpKind::Delete | OpKind::Forget);
+        for follower in self.catalog.links.following(op.structure) {
+            if !prepared.structures.contains(&follower) {
+                prepared.structures.push(follower);
+            }
+            if goes {
+                prepared.writes.push(conflict_key(Space::Key { structure: follower }, key));
+            }
+        }
     }
 
     /// Cache and context are last-writer-wins; events only grow.

@@ -27,7 +27,7 @@ const PAGE: usize = 512;
 impl Run<'_> {
     fn snapshot(&self, lsn: Lsn) -> Snapshot<'_> {
         let catalog = std::sync::Arc::clone(&self.catalog);
-        Snapshot { store: &self.shared.store, catalog, lsn }
+        self.shared.store.snapshot_of(catalog, lsn)
     }
 
     /// Whether a commit above the target forgot this key: asked only after it was not found.
