@@ -1,8 +1,8 @@
 //! A copy of the log is a copy of the database.
 //!
-//! Sealed segments are copied whole, the active one up to the end of a durable group, each checked
-//! on the way; the marker is written last, so that a copy cut off is no database. The copy opens
-//! like one that was not closed cleanly, and begins an epoch of its own.
+//! Sealed segments are copied whole, the active one up to the end of a durable group, byte for byte
+//! (`verify` the copy: damage is copied, too); the marker is written last, so that a copy cut off
+//! is no database. The copy opens like one that was not closed cleanly, and begins its own epoch.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::format::{DatabaseId, Place};

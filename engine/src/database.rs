@@ -103,8 +103,9 @@ impl Database {
         let background = shared.options.background && shared.options.mode == Mode::ReadWrite;
         let scheduler = background.then(|| {
             let (weak, pipeline) = (Arc::downgrade(&shared), Arc::clone(&shared.pipeline));
-            Arc::new(Scheduler::start(weak, pipeline))
+            Scheduler::start(weak, pipeline).map(Arc::new)
         });
+        let scheduler = scheduler.transpose()?;
         Ok(Self { shared, scheduler })
     }
 
@@ -230,6 +231,13 @@ impl Database {
     pub fn reader_at_time(&self, time: Micros) -> Result<Reader> {
         self.shared.check_open()?;
         let newest = self.shared.pipeline.strong()?;
+        if time > self.shared.pipeline.now() {
+            return Err(Error::new(
+                ErrorKind::History,
+                "that time is not over yet, so what it will have seen is not known: read without \
+                 as_of",
+            ));
+        }
         self.reader_at(self.shared.store.ledger.lsn_at(time, newest))
     }
 
@@ -273,6 +281,8 @@ impl Database {
             )
             .with_txn(txn));
         }
+        // What is on its way is decided first.
+        self.flush()?;
         let visible = self.shared.pipeline.strong()?;
         Ok(self.shared.store.ledger.transaction(&TxnId::parse(txn), visible).is_some())
     }
@@ -502,45 +512,68 @@ impl Shared {
         self.rebuild_locked(structures, schema, progress)
     }
 
-    /// Replays the log for these structures alone, while commits wait to be applied.
+    /// Replays the log for these structures alone, beside the ones in use; commits wait only while
+    /// the last of them are caught up with. `progress` runs while nothing waits for it.
     fn rebuild_locked(
         &self,
         structures: Vec<StructureId>,
         schema: Option<Schema>,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<()> {
-        if self.options.mode == Mode::ReadWrite {
-            self.pipeline.flush()?;
-        }
-        let _paused = self.pipeline.pause_applying();
+        const CAUGHT_UP: u64 = 256;
         let known = self.store.catalog();
         let schema = schema.unwrap_or_else(|| known.schema.clone());
         let links = crate::apply::Links::of(&schema);
         let only = with_sources(&links, structures);
         let catalog = Arc::new(Catalog::new(schema, Some(&known), &only));
-        let newest = self.pipeline.visible();
-        for lsn in 1..=newest {
-            let pointer = self.place_of(lsn).ok_or_else(|| {
-                Error::corruption(format!("LSN {lsn} is not in the ledger of commits"))
-            })?;
-            let commit = self.store.values.commit(&pointer)?;
-            let digests = match (&commit.head.salt, catalog.audited) {
-                (Some(salt), true) => crate::audit::digests(salt, &commit.frames),
-                _ => Vec::new(),
-            };
-            let _ = self.store.apply_to(&catalog, &commit, &digests, Some(&only))?;
-            if lsn % 1024 == 0 || lsn == newest {
-                progress(lsn, newest);
+        let mut done = 0;
+        loop {
+            let newest = self.pipeline.visible();
+            if newest - done <= CAUGHT_UP {
+                break;
             }
+            for lsn in done + 1..=newest {
+                self.replay_one(&catalog, &only, lsn)?;
+                if lsn % 1024 == 0 || lsn == newest {
+                    progress(lsn, newest);
+                }
+            }
+            done = newest;
         }
-        self.store.replace_catalog(Catalog::clone(&catalog));
+        if self.options.mode == Mode::ReadWrite {
+            self.pipeline.flush()?;
+        }
+        let newest = {
+            let _paused = self.pipeline.pause_applying();
+            let newest = self.pipeline.visible();
+            for lsn in done + 1..=newest {
+                self.replay_one(&catalog, &only, lsn)?;
+            }
+            self.store.replace_catalog(Catalog::clone(&catalog));
+            newest
+        };
+        progress(newest, newest);
+        Ok(())
+    }
+
+    fn replay_one(&self, catalog: &Arc<Catalog>, only: &[StructureId], lsn: Lsn) -> Result<()> {
+        let pointer = self.place_of(lsn).ok_or_else(|| {
+            Error::corruption(format!("LSN {lsn} is not in the ledger of commits"))
+        })?;
+        let commit = self.store.values.commit(&pointer)?;
+        let digests = match (&commit.head.salt, catalog.audited) {
+            (Some(salt), true) => crate::audit::digests(salt, &commit.frames),
+            _ => Vec::new(),
+        };
+        self.store.apply_to(catalog, &commit, &digests, Some(only))?;
         Ok(())
     }
 
     /// History older than asked for is not answered any more.
     fn raise_floor(&self) -> bool {
         let Some(history) = self.options.history_micros else { return false };
-        let newest = self.pipeline.visible();
+        // What is not durable may be withdrawn; the floor could not follow.
+        let newest = self.pipeline.visible().min(self.pipeline.durable());
         let horizon = self.pipeline.now().saturating_sub(history);
         let before = self.store.floor();
         let floor = self.store.raise_floor(self.store.ledger.lsn_at(horizon, newest));
@@ -560,11 +593,13 @@ impl Shared {
         if self.options.mode == Mode::Read {
             return Ok(false);
         }
-        Ok(self.pipeline.flush_step()?
-            || self.pipeline.ahead_step()?
-            || self.pipeline.idle_step()?
-            || self.raise_floor()
-            || self.sweep_step())
+        // Each has its turn, whatever became of the one before.
+        let flushed = self.pipeline.flush_step();
+        let ahead = self.pipeline.ahead_step();
+        let idle = self.pipeline.idle_step();
+        let aged = self.raise_floor();
+        let swept = self.sweep_step();
+        Ok(flushed? | ahead? | idle? | aged | swept)
     }
 
     /// Drops expired entries and tombstones of a page of each cache from memory.

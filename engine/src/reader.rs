@@ -114,18 +114,23 @@ impl Reader {
     fn look(&self) -> Result<Box<dyn Look + '_>> {
         self.check()?;
         Ok(match &self.at {
-            At::Newest => Box::new(self.shared.store.pinned(self.shared.pin_newest()?)),
-            At::Pinned { lsn, .. } => Box::new(self.shared.store.snapshot(*lsn)),
+            At::Newest => Box::new(self.shared.store.pinned(Arc::new(self.shared.pin_newest()?))),
+            At::Pinned { .. } => Box::new(self.shared.store.pinned(self.held_pin()?)),
             At::Transaction { lsn, pendings, .. } => {
                 Box::new(Overlay::open(&self.shared.store, *lsn, pendings)?)
             }
         })
     }
 
+    /// The pin, held for as long as a call needs it whatever `close` does meanwhile.
+    fn held_pin(&self) -> Result<Arc<Pin>> {
+        self.pin.lock().clone().ok_or_else(closed)
+    }
+
     fn check(&self) -> Result<()> {
         self.shared.check_open()?;
         if self.closed.load(Ordering::Acquire) {
-            return Err(Error::new(ErrorKind::Closed, "this snapshot or cursor is closed"));
+            return Err(closed());
         }
         match &self.at {
             At::Newest => Ok(()),
@@ -176,7 +181,10 @@ impl Reader {
             at => Ok(Self {
                 shared: Arc::clone(&self.shared),
                 at: at.clone(),
-                pin: Arc::new(Mutex::new(self.pin.lock().clone())),
+                pin: Arc::new(Mutex::new(match at {
+                    At::Pinned { .. } => Some(self.held_pin()?),
+                    _ => None,
+                })),
                 closed: Arc::default(),
             }),
         }
@@ -445,6 +453,10 @@ impl Reader {
             _ => Err(wrong_kind(structure, "graph")),
         }
     }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "this snapshot or cursor is closed: take another")
 }
 
 fn structure(schema: &Schema, id: StructureId) -> Result<&Structure> {

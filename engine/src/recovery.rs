@@ -110,6 +110,10 @@ pub fn find_or_create(storage: &dyn Storage, options: &Options) -> Result<(Datab
 /// Without a marker: a log, or what a creation cut off left behind?
 fn holds_groups(found: &Found) -> Result<bool> {
     let first = &found.segments[0];
+    if found.segments.len() > 1 {
+        // A creation makes one.
+        return Ok(true);
+    }
     if segment::last_nonzero(&*first.file, SEGMENT_HEADER_BYTES as u64)?.is_none() {
         return Ok(false);
     }
@@ -248,11 +252,11 @@ pub fn make_writable(storage: &dyn Storage, found: &Found, end: &End) -> Result<
     Ok(active)
 }
 
-/// Where a writer goes on. Behind a clean close its first group takes the place of the close, so
+/// Where a writer goes on. Behind a close its first group takes the place of the close, so
 /// that a close stands at the end of a file only, and a file cut there is known to be cut.
 fn take_up(end: &End) -> (u64, Expected) {
     match &end.last {
-        Some((place, header)) if end.clean => {
+        Some((place, header)) if end.behind_close => {
             (place.offset, Expected { group: header.group, ..end.expected })
         }
         _ => (end.offset, end.expected),
@@ -262,7 +266,8 @@ fn take_up(end: &End) -> (u64, Expected) {
 /// The epoch a writer begins.
 pub fn next_epoch(checkpoint: &Checkpoint, expected: &Expected, incarnation: u64) -> Epoch {
     let newest = checkpoint.epochs.last().map_or(0, |epoch| epoch.number);
-    Epoch { number: newest.max(expected.epoch) + 1, incarnation, first_lsn: expected.lsn }
+    let number = newest.max(expected.epoch).saturating_add(1);
+    Epoch { number, incarnation, first_lsn: expected.lsn }
 }
 
 /// Where groups begin in a segment without any.

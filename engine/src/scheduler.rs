@@ -13,6 +13,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::commit::pipeline::Pipeline;
 use crate::database::Shared;
+use crate::error::{Error, Result};
 
 /// How long an asynchronous commit may wait to be durable.
 const FLUSH_EVERY: Duration = Duration::from_millis(50);
@@ -32,7 +33,7 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    pub fn start(shared: Weak<Shared>, pipeline: Arc<Pipeline>) -> Self {
+    pub fn start(shared: Weak<Shared>, pipeline: Arc<Pipeline>) -> Result<Self> {
         let signal = Arc::<Signal>::default();
         let theirs = Arc::clone(&signal);
         let steps = spawn("waferdb-steps", move || {
@@ -40,9 +41,9 @@ impl Scheduler {
                 let Some(shared) = shared.upgrade() else { return };
                 run_steps(&shared);
             }
-        });
-        let log = spawn("waferdb-log", move || pipeline.serve());
-        Self { signal, steps: Mutex::new(Some(steps)), log: Mutex::new(Some(log)) }
+        })?;
+        let log = spawn("waferdb-log", move || pipeline.serve())?;
+        Ok(Self { signal, steps: Mutex::new(Some(steps)), log: Mutex::new(Some(log)) })
     }
 
     /// Ends the thread that takes steps, and waits for it; idempotent.
@@ -58,9 +59,9 @@ impl Scheduler {
     }
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     let thread = std::thread::Builder::new().name(name.to_owned());
-    thread.spawn(work).expect("the process may start another thread")
+    thread.spawn(work).map_err(|cause| Error::io("start the thread", name, cause))
 }
 
 fn join(thread: &Mutex<Option<JoinHandle<()>>>) {

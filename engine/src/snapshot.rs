@@ -1,7 +1,7 @@
 //! Which LSNs are being read: pinned snapshots keep the versions they see.
 //!
 //! Invariants:
-//! 1. No version a pinned LSN sees is dropped before it is unpinned (or its lease ends).
+//! 1. No version a pinned LSN sees is dropped before it is unpinned.
 //! 2. A pin is released by dropping it, on any thread.
 
 use std::collections::BTreeMap;

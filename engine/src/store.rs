@@ -14,7 +14,7 @@ use parking_lot::RwLock;
 use crate::apply::{self, Links};
 use crate::audit::{self, merkle};
 use crate::clock::Micros;
-use crate::commit::pipeline::Sequenced;
+use crate::commit::prepared::Sequenced;
 use crate::error::Result;
 use crate::events::Positions;
 use crate::log::record::{Commit, TxnId};
@@ -273,7 +273,7 @@ impl Store {
     }
 
     /// The state at a pinned LSN.
-    pub fn pinned(&self, pin: Pin) -> Snapshot<'_> {
+    pub fn pinned(&self, pin: Arc<Pin>) -> Snapshot<'_> {
         Snapshot { store: self, catalog: self.catalog(), lsn: pin.lsn(), _pin: Some(pin) }
     }
 
@@ -356,7 +356,7 @@ pub struct Snapshot<'a> {
     pub store: &'a Store,
     pub catalog: Arc<Catalog>,
     pub lsn: Lsn,
-    _pin: Option<Pin>,
+    _pin: Option<Arc<Pin>>,
 }
 
 impl Snapshot<'_> {

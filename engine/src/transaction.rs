@@ -600,8 +600,12 @@ fn check_precondition(
     if wanted.absent
         && let Some(version) = version
     {
+        let by = match version {
+            events::PENDING_LSN => "this transaction".to_owned(),
+            lsn => format!("LSN {lsn}"),
+        };
         return refused(format!(
-            "if_absent: {} exists, written by LSN {version}; nothing was written",
+            "if_absent: {} exists, written by {by}; nothing was written",
             named(key)
         ));
     }

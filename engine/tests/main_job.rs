@@ -299,3 +299,21 @@ fn a_unique_value_taken_over_and_given_back_in_one_transaction_keeps_its_owner()
     put(&mut tx, "k3", "u");
     assert_eq!(tx.commit().unwrap_err().kind(), ErrorKind::Unique);
 }
+
+#[test]
+fn a_rebuild_lets_its_progress_write() {
+    let db = open(&Arc::new(MemoryStorage::new()));
+    for index in 0..600 {
+        remember(&db, &format!("k{index}"), "ann", index, "rebuilt beside what is in use");
+    }
+    let mut calls = 0;
+    db.rebuild(FACTS, |_, _| {
+        calls += 1;
+        remember(&db, &format!("p{calls}"), "bob", calls, "written meanwhile");
+    })
+    .unwrap();
+    assert!(calls > 0);
+    assert_eq!(db.reader().count(FACTS).unwrap(), 600 + calls as u64);
+    let report = waferdb::verify::verify(db.shared(), true, &mut |_, _| {}).unwrap();
+    assert!(report.ok, "{:?}", report.problems);
+}

@@ -28,11 +28,8 @@ const SCHEMA: &str = r#"{"structures":[
 const THREADS: u64 = 8;
 
 fn open(storage: Arc<dyn Storage>) -> Database {
-    let options = Options {
-        segment_bytes_min: 16 << 10,
-        segment_bytes_max: 64 << 10,
-        ..Options::default()
-    };
+    let options =
+        Options { segment_bytes_min: 16 << 10, segment_bytes_max: 64 << 10, ..Options::default() };
     Database::open(storage, options, Some(Schema::from_json(SCHEMA).unwrap())).unwrap()
 }
 

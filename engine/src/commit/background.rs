@@ -13,6 +13,8 @@ use crate::log::queue::NeedSegment;
 use crate::log::segment;
 use crate::log::writer::Writer;
 
+/// A segment that could not be made ahead (a full disk) is not tried again for so long.
+const RETRY_NANOS: u64 = 5_000_000_000;
 /// A second after the last commit its durability is recorded.
 const IDLE_NANOS: u64 = 1_000_000_000;
 
@@ -23,13 +25,14 @@ impl Pipeline {
         // the number that is about to be made.
         let (too_small, number, first_group, first_lsn, capacity) = {
             let mut sequence = self.sequence.lock();
+            self.check_open(&sequence)?;
             let queue = &mut sequence.queue;
             if queue.next_capacity().is_some_and(|capacity| capacity >= need.capacity_min) {
                 return Ok(());
             }
             let too_small = queue.withdraw_segment();
             let (group, lsn) = queue.first_of_next_segment();
-            let doubled = queue.tail().segment.capacity * 2;
+            let doubled = queue.tail().segment.capacity.saturating_mul(2);
             let grown = doubled.min(self.segment_bytes_max).max(need.capacity_min);
             (too_small, queue.next_segment_number(), group, lsn, format::align_up(grown))
         };
@@ -92,13 +95,18 @@ impl Pipeline {
         }
         let half_full = {
             let sequence = self.sequence.lock();
+            let now = self.clock.monotonic_nanos();
             let tail = sequence.queue.tail();
             !sequence.closed
                 && !sequence.queue.has_next_segment()
+                && now >= sequence.create_again_at
                 && tail.offset * 2 > tail.segment.capacity
         };
         if half_full {
-            self.create_segment(&NeedSegment { capacity_min: 0 })?;
+            self.create_segment(&NeedSegment { capacity_min: 0 }).inspect_err(|_| {
+                let again = self.clock.monotonic_nanos().saturating_add(RETRY_NANOS);
+                self.sequence.lock().create_again_at = again;
+            })?;
         }
         Ok(half_full)
     }
@@ -107,15 +115,15 @@ impl Pipeline {
     /// damage to it can be told from a torn tail.
     pub fn idle_step(&self) -> Result<bool> {
         {
-            let mut sequence = self.sequence.lock();
+            let sequence = self.sequence.lock();
             let still = self.clock.monotonic_nanos().saturating_sub(sequence.last_group_at);
             let due = !sequence.idle_recorded && still >= IDLE_NANOS;
             if !due || sequence.failure.is_some() || sequence.closed {
                 return Ok(false);
             }
-            sequence.idle_recorded = true;
         }
         self.control(RecordKind::Idle, &[])?;
+        self.sequence.lock().idle_recorded = true;
         Ok(true)
     }
 
@@ -145,10 +153,9 @@ impl Pipeline {
             return if acknowledged > self.durable() { Err(refused(&cause)) } else { Ok(()) };
         }
         self.flush()?;
-        let unused = {
-            let mut sequence = self.sequence.lock();
-            sequence.queue.withdraw_segment()
-        };
+        // Whoever is making a segment is let finish; nobody begins another.
+        let _creating = self.creating.lock();
+        let unused = self.sequence.lock().queue.withdraw_segment();
         if let Some(number) = unused {
             self.discard_segment(number)?;
         }

@@ -2,16 +2,17 @@
 //!
 //! A commit is a state machine: `submit` checks conflicts, takes the LSN and lays the record into
 //! the open group, all under one lock and without I/O; `finish` waits until it is durable and
-//! applied. The first committer who finds no leader leads: it writes and syncs the oldest group,
-//! wakes a caller of the next group to lead that, then applies and publishes its own. A lone
-//! committer never changes threads. Tests call `step` instead of waiting.
+//! applied. A lone committer leads itself, on its own thread: it writes and syncs the oldest group,
+//! applies and publishes it. In company the log's own thread leads (`serve`), where there is one;
+//! else the leader wakes a caller of the next group to lead that. Tests take steps instead.
 //!
 //! Invariants:
 //! 1. LSNs are applied and published in order, a sync commit only after it is durable.
 //! 2. At most one group is unsynced; the next one is assembled meanwhile.
 //! 3. After a failed write or sync nothing is written any more; what was durable stays readable,
 //!    and what was visible beyond it is withdrawn.
-//! 4. No lock is held across I/O but the writer's own.
+//! 4. The sequencing lock is never held across I/O; the writer's, the applier's and the one for
+//!    creating segments are, and are taken before it, never inside it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -20,8 +21,9 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::conflicts::{ConflictKey, Conflicts};
+use super::conflicts::Conflicts;
 use super::outcome::{Failure, outcome_after_failure, refused};
+use super::prepared::{Prepared, Sequenced, check_conflicts, sequenced_commit};
 use crate::clock::{Clock, Micros, Random};
 use crate::error::{Error, ErrorKind, Result};
 use crate::latency::Latency;
@@ -29,52 +31,18 @@ use crate::limits;
 use crate::log::Lsn;
 use crate::log::format::{DatabaseId, Identity, Place, RecordKind, SEGMENT_HEADER_BYTES};
 use crate::log::queue::{self, Gate, Group, Queue};
-use crate::log::record::{self, Commit, CommitHead, EncodedHead, Frames, RecordPlace};
+use crate::log::record::{self, EncodedHead};
 use crate::log::writer::{Segments, Writer};
 use crate::storage::Storage;
 
 /// Bytes that may wait for the writer before an asynchronous committer must wait, too.
 const UNSYNCED_BYTES_MAX: usize = 16 << 20;
+/// Bounds the wait for siblings where the clock stands still.
+const SIBLING_LOOKS_MAX: u32 = 100_000;
 /// After so many groups of one caller in a row, callers lead themselves again.
 const LONELY_GROUPS: u32 = 4;
 /// Samples of sync time behind the mean that bounds the wait for siblings.
 const SYNC_MEAN_WEIGHT: u64 = 16;
-
-/// One key that must not have been written above `since`.
-#[derive(Debug, Clone, Copy)]
-pub struct Check {
-    pub key: ConflictKey,
-    pub since: Lsn,
-    /// A conflict for the caller; else the caller looks again and retries.
-    pub hard: bool,
-}
-
-/// A transaction, encoded and checked against its snapshot.
-pub struct Prepared {
-    pub head: CommitHead,
-    pub frames: Frames,
-    pub writes: Vec<ConflictKey>,
-    pub structures: Vec<u32>,
-    pub checks: Vec<Check>,
-    /// Structures read by range in a serializable transaction, and its snapshot.
-    pub range_checks: Vec<(u32, Lsn)>,
-    /// The LSN its checks rely on.
-    pub snapshot: Lsn,
-    /// A snapshot too old to check is a conflict for the caller; else the caller looks again.
-    pub hard: bool,
-    /// Salted digests of the operations, for the audit leaf; empty without one.
-    pub digests: Vec<[u8; 32]>,
-    pub sync: bool,
-}
-
-/// A commit with its place in the log, on its way to the structures.
-pub struct Sequenced {
-    pub commit: Commit,
-    pub digests: Vec<[u8; 32]>,
-    /// The audit leaf's hash, once it is applied.
-    pub leaf: OnceLock<[u8; 32]>,
-    pub sync: bool,
-}
 
 pub enum Submitted {
     Done(Ticket),
@@ -142,6 +110,8 @@ pub(super) struct Sequence {
     pub(super) watchers: usize,
     pub(super) last_group_at: u64,
     pub(super) idle_recorded: bool,
+    /// When a segment may be made ahead again, after that failed.
+    pub(super) create_again_at: u64,
 }
 
 pub struct Pipeline {
@@ -220,6 +190,7 @@ impl Pipeline {
                 watchers: 0,
                 last_group_at: monotonic,
                 idle_recorded: true,
+                create_again_at: 0,
             }),
             writer: Mutex::new(start.writer),
             applying: Mutex::new(()),
@@ -350,6 +321,13 @@ impl Pipeline {
         let lsn = ticket.sequenced.commit.lsn;
         if ticket.acknowledged {
             self.apply_ready()?;
+            let sequence = self.sequence.lock();
+            if let Some(failure) = &sequence.failure
+                && lsn > sequence.durable
+            {
+                return Err(outcome_after_failure(failure, lsn, sequence.durable)
+                    .with_txn(ticket.sequenced.commit.head.txn.text()));
+            }
         } else {
             self.finish_durable(lsn, &ticket.gate, chained)
                 .map_err(|error| error.with_txn(ticket.sequenced.commit.head.txn.text()))?;
@@ -422,6 +400,7 @@ impl Pipeline {
             sequence.in_flight = Some(Arc::clone(&group));
             group
         };
+        let _poison = Poison(self);
         let started = self.clock.monotonic_nanos();
         let written = self.writer.lock().write(&group);
         let ended = self.clock.monotonic_nanos();
@@ -517,6 +496,7 @@ impl Pipeline {
     /// Applies what may be applied, in order, and publishes it.
     fn apply_ready(&self) -> Result<()> {
         let _applying = self.applying.lock();
+        let _poison = Poison(self);
         loop {
             let ready: Vec<Arc<Sequenced>> = {
                 let mut sequence = self.sequence.lock();
@@ -544,7 +524,8 @@ impl Pipeline {
         let sequence = self.sequence.lock();
         if sequence.failure.is_none() {
             self.visible.fetch_max(lsn, Ordering::AcqRel);
-            self.apply.published(lsn);
+            // What is not durable may be withdrawn.
+            self.apply.published(lsn.min(sequence.durable));
         }
         if sequence.watchers > 0 {
             self.published.notify_all();
@@ -562,15 +543,16 @@ impl Pipeline {
         }
         let deadline = self.clock.monotonic_nanos() + mean / 10;
         // Watched without the lock, which the siblings need to arrive.
-        while self.arrived.load(Ordering::Relaxed) < siblings {
-            if self.clock.monotonic_nanos() >= deadline {
+        for _ in 0..SIBLING_LOOKS_MAX {
+            let arrived = self.arrived.load(Ordering::Relaxed) >= siblings;
+            if arrived || self.clock.monotonic_nanos() >= deadline {
                 return;
             }
             std::hint::spin_loop();
         }
     }
 
-    fn check_open(&self, sequence: &Sequence) -> Result<()> {
+    pub(super) fn check_open(&self, sequence: &Sequence) -> Result<()> {
         if sequence.closed {
             return Err(Error::new(ErrorKind::Closed, "the database is closed"));
         }
@@ -698,6 +680,25 @@ impl Pipeline {
     }
 }
 
+/// A broken invariant ends all writing: nobody may go on behind it, and nobody waits for it.
+struct Poison<'a>(&'a Pipeline);
+
+impl Drop for Poison<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let mut sequence = self.0.sequence.lock();
+        sequence.leading = false;
+        let cause = Error::new(ErrorKind::Failed, "an invariant of the engine was broken (a bug)");
+        self.0.fail(&mut sequence, cause);
+        if let Some(group) = &sequence.in_flight {
+            group.gate.notify_all();
+        }
+        self.0.settled.notify_all();
+    }
+}
+
 impl Sequence {
     /// Whether committers leave the leading to the log's own thread: in company, a thread that
     /// stays on its core with the disk is worth the hop, which a lone committer is spared.
@@ -721,65 +722,4 @@ impl Sequence {
 
 fn record_bytes(body: &[u8]) -> usize {
     crate::log::format::RECORD_HEADER_BYTES + body.len()
-}
-
-fn sequenced_commit(
-    prepared: &Prepared,
-    frames: Frames,
-    lsn: Lsn,
-    time: Micros,
-    place: RecordPlace,
-    head: &EncodedHead,
-    bytes: usize,
-) -> Commit {
-    let header = crate::log::format::RECORD_HEADER_BYTES;
-    Commit {
-        lsn,
-        time,
-        head: prepared.head.clone(),
-        frames,
-        segment: place.segment,
-        frames_offset: place.offset + (header + head.bytes.len()) as u64,
-        record_offset: place.offset,
-        record_bytes: bytes as u32,
-    }
-}
-
-/// `Ok(Some(lsn))`: a soft check lost to that LSN.
-fn check_conflicts(conflicts: &Conflicts, prepared: &Prepared) -> Result<Option<Lsn>> {
-    let conflict = |message: String| Err(Error::new(ErrorKind::Conflict, message));
-    if prepared.snapshot < conflicts.floor() {
-        if !prepared.hard {
-            return Ok(Some(conflicts.floor()));
-        }
-        return conflict(format!(
-            "the transaction began at LSN {}, too long ago to check for conflicts (more \
-             than {} keys were written since); nothing was written, retry it",
-            prepared.snapshot,
-            limits::CONFLICT_KEYS_MAX
-        ));
-    }
-    for check in &prepared.checks {
-        let newest = conflicts.newest(check.key);
-        if newest > check.since {
-            if !check.hard {
-                return Ok(Some(newest));
-            }
-            return conflict(format!(
-                "a key of this transaction was written by LSN {newest}, after the transaction's \
-                 snapshot {}; nothing was written, retry it",
-                check.since
-            ));
-        }
-    }
-    for (structure, since) in &prepared.range_checks {
-        let newest = conflicts.newest_of(*structure);
-        if newest > *since {
-            return conflict(format!(
-                "a structure this serializable transaction scanned was written by LSN {newest}, \
-                 after its snapshot {since}; nothing was written, retry it"
-            ));
-        }
-    }
-    Ok(None)
 }

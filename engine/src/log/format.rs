@@ -26,6 +26,10 @@ pub const GROUP_MAGIC: u32 = u32::from_le_bytes(*b"WGRP");
 pub const GROUP_HEADER_BYTES: usize = 80;
 pub const RECORD_HEADER_BYTES: usize = 32;
 
+/// A segment holds at least its header, one group and its seal.
+pub const SEGMENT_BYTES_MIN: u64 = 4 << 10;
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 40;
+
 pub type DatabaseId = [u8; 16];
 
 /// Rounds up to the next group boundary.
@@ -111,7 +115,7 @@ impl SegmentHeader {
             return Ok(None);
         }
         let database: DatabaseId = decoder.take(16)?.try_into().expect("took sixteen bytes");
-        Ok(Some(Self {
+        let header = Self {
             database,
             segment: decoder.u64()?,
             salt: decoder.u64()?,
@@ -120,7 +124,10 @@ impl SegmentHeader {
             first_lsn: decoder.u64()?,
             capacity: decoder.u64()?,
             created: decoder.u64()? as i64,
-        }))
+        };
+        let sound = header.capacity.is_multiple_of(GROUP_ALIGN)
+            && (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&header.capacity);
+        Ok(sound.then_some(header))
     }
 }
 

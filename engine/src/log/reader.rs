@@ -106,6 +106,9 @@ impl<'a> Walker<'a> {
         }
         // The padding is there too, or the file was cut.
         let padded = format::align_up(u64::from(header.bytes)) as usize;
+        if offset + padded as u64 > segment.header.capacity {
+            return Ok(Step::Bad(self.bad("a group beyond the segment's capacity")));
+        }
         let Some(bytes) = self.read(offset, padded)? else {
             return Ok(Step::Bad(self.bad("the file ends within the group")));
         };

@@ -1,8 +1,9 @@
 //! Finds the end of the log, decides between a torn tail and corruption, and mends the former.
 //!
 //! The rules (docs/format.md, "The end of the log"):
-//! 1. Segments are numbered without gaps from the first; each but the last ends in a seal that
-//!    names the next. A segment no seal names is a rotation that was cut off: it holds no group.
+//! 1. Segments are numbered without gaps from the first; each but the last ends in a seal, which
+//!    means that the next was made. A segment behind one without a seal is a rotation that was
+//!    cut off: it holds no group.
 //! 2. Bad bytes followed by any sound later group, or in a sealed segment, are corruption: while
 //!    one group at most is unsynced, a crash cannot make that.
 //! 3. The last file in use has its whole capacity, or nothing but zeros behind a close; any other
@@ -41,7 +42,9 @@ pub fn find_segments(storage: &dyn Storage, how: Open) -> Result<Found> {
         if *number != index as u64 + 1 {
             return Err(missing(storage, index as u64 + 1));
         }
-        match segment::open(storage, *number, how)? {
+        // Only the last two may have to be mended; others need no handle to write.
+        let mended = index + 2 >= numbers.len();
+        match segment::open(storage, *number, if mended { how } else { Open::Read })? {
             Opened::Sound(segment) => {
                 if let Some(first) = found.segments.first()
                     && first.header.database != segment.header.database
@@ -85,7 +88,8 @@ pub struct End {
     pub expected: Expected,
     /// The last sound group's place and header.
     pub last: Option<(Place, GroupHeader)>,
-    pub clean: bool,
+    /// The last sound group is a close (torn bytes may lie behind it).
+    pub behind_close: bool,
     /// Bytes of a torn tail to be zeroed: `[offset, torn_end)`.
     pub torn_end: Option<u64>,
     pub torn_why: Option<String>,
@@ -148,14 +152,13 @@ pub fn walk(
                 )));
             }
         };
-        let clean = ended_by == Some(RecordKind::Close);
         let (torn_end, torn_why) = judge_tail(segment, &mut walker, stop, ended_by)?;
         return Ok(End {
             active: index,
             offset: walker.offset,
             expected,
             last,
-            clean: clean && torn_end.is_none(),
+            behind_close: ended_by == Some(RecordKind::Close),
             torn_end,
             torn_why,
             unused,

@@ -33,7 +33,15 @@ pub struct Segment {
 /// Creates a segment and makes it and its name durable.
 pub fn create(storage: &dyn Storage, header: SegmentHeader) -> Result<Segment> {
     let path = path(header.segment);
-    let file = storage.open(&path, Open::Create)?;
+    let file = match storage.open(&path, Open::Create) {
+        Ok(file) => file,
+        // Nothing refers to this number: an earlier attempt that could not clean up behind itself.
+        Err(_) if storage.open(&path, Open::Read).is_ok() => {
+            storage.remove(&path)?;
+            storage.open(&path, Open::Create)?
+        }
+        Err(error) => return Err(error),
+    };
     let made = reserve_and_write(&*file, &header).and_then(|()| storage.sync_dir(LOG_DIR));
     if let Err(error) = made {
         // Nothing refers to the file yet; leaving it would only hold the space.

@@ -8,7 +8,7 @@
 //! 3. A failed write or sync is never tried again: the caller must stop writing for good.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -31,6 +31,8 @@ struct Ahead {
     capacity: u64,
     /// Only grows; bytes in `[end of last group, zeroed)` are durable zeros or being overwritten.
     zeroed: AtomicU64,
+    /// The file ends behind its last group: nothing is written ahead any more.
+    sealed: AtomicBool,
     /// Held while zeros are written, and by a group that goes beyond them.
     writing: Mutex<()>,
 }
@@ -42,6 +44,7 @@ impl Ahead {
             file: Arc::clone(&segment.file),
             capacity: segment.header.capacity,
             zeroed: AtomicU64::new(from),
+            sealed: AtomicBool::new(false),
             writing: Mutex::new(()),
         })
     }
@@ -68,10 +71,14 @@ impl Ahead {
     fn extend(&self, storage: &dyn Storage, group_end: u64) -> Result<bool> {
         let _writing = self.writing.lock();
         let from = self.zeroed.load(Ordering::Acquire);
-        if from >= self.capacity || from.saturating_sub(group_end) > AHEAD_BYTES / 2 {
+        let sealed = self.sealed.load(Ordering::Acquire);
+        if sealed || from >= self.capacity || from.saturating_sub(group_end) > AHEAD_BYTES / 2 {
             return Ok(false);
         }
-        let file = storage.open(&segment::path(self.segment), Open::Write)?;
+        // Without a handle to spare the commits write their own zeros.
+        let Ok(file) = storage.open(&segment::path(self.segment), Open::Write) else {
+            return Ok(false);
+        };
         self.write_zeros(&*file, from)?;
         file.sync()?;
         Ok(true)
@@ -158,6 +165,8 @@ impl Writer {
 
     /// Gives back what was reserved behind the last group of a segment that ends here.
     pub fn trim(&mut self, end: u64) -> Result<()> {
+        let _writing = self.ahead.writing.lock();
+        self.ahead.sealed.store(true, Ordering::Release);
         self.active.file.truncate(end)?;
         self.active.file.sync()
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Mode, Transaction, check_precondition, named, transaction_error};
 use crate::batch::Batch;
 use crate::commit::conflicts::{ConflictKey, Hashed, Space, conflict_key};
-use crate::commit::pipeline::{Check, Prepared};
+use crate::commit::prepared::{Check, Prepared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Lsn;
 use crate::log::record::{Op, OpKind, TxnId};
@@ -35,14 +35,15 @@ impl Transaction {
             // A barrier at every LSN that a crash took back would be none.
             sync: self.sync || batch.frames.ops.iter().any(|op| op.kind == OpKind::Forget),
         };
-        for (number, op) in batch.frames.ops.iter().enumerate() {
+        let mut followers = Vec::new();
+        for op in &batch.frames.ops {
             let key = conflict_key(Space::Key { structure: op.structure }, batch.frames.key(op));
             // In step with the operations; what follows from them comes behind.
-            prepared.writes.insert(number, key);
+            prepared.writes.push(key);
             if !prepared.structures.contains(&op.structure) {
                 prepared.structures.push(op.structure);
             }
-            self.note_followers(op, batch.frames.key(op), &mut prepared);
+            self.note_followers(op, batch.frames.key(op), &mut prepared, &mut followers);
             if hard && self.is_checked(op) {
                 prepared.checks.push(Check { key, since: snapshot, hard });
             }
@@ -58,6 +59,7 @@ impl Transaction {
         self.check_transaction_id(&mut prepared)?;
         self.check_preconditions(snapshot, &mut prepared)?;
         self.check_links(&batch, snapshot, &mut prepared)?;
+        prepared.writes.append(&mut followers);
         drop(batch);
         self.check_unique(snapshot, &mut prepared)?;
         Ok(prepared)
@@ -65,14 +67,20 @@ impl Transaction {
 
     /// What follows from an operation in other structures is written, too: serializable readers of
     /// those must notice.
-    fn note_followers(&self, op: &Op, key: &[u8], prepared: &mut Prepared) {
+    fn note_followers(
+        &self,
+        op: &Op,
+        key: &[u8],
+        prepared: &mut Prepared,
+        followers: &mut Vec<ConflictKey>,
+    ) {
         let goes = matches!(op.kind, OpKind::Delete | OpKind::Forget);
         for follower in self.catalog.links.following(op.structure) {
             if !prepared.structures.contains(&follower) {
                 prepared.structures.push(follower);
             }
             if goes {
-                prepared.writes.push(conflict_key(Space::Key { structure: follower }, key));
+                followers.push(conflict_key(Space::Key { structure: follower }, key));
             }
         }
     }
