@@ -163,6 +163,12 @@ impl Error {
         self
     }
 
+    /// The same error, with the way out.
+    pub fn hint(mut self, way_out: &str) -> Self {
+        self.0.message = format!("{}; {way_out}", self.0.message);
+        self
+    }
+
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }

@@ -48,7 +48,11 @@ impl Recovered {
 fn not_found(storage: &dyn Storage) -> Error {
     Error::new(
         ErrorKind::NotFound,
-        format!("no database at {}: check the path, or open it with create=True", storage.name()),
+        format!(
+            "no database at {}: check the path; it is created by opening it with a declaration and \
+             mode=\"rw\"",
+            storage.name()
+        ),
     )
 }
 
@@ -64,7 +68,14 @@ pub fn prepare_directory(storage: &dyn Storage, options: &Options) -> Result<()>
             if options.mode == Mode::Read || !options.create {
                 return Err(not_found(storage));
             }
-            storage.create_dir("")
+            let made = storage.create_dir("");
+            made.map_err(|error| match error.kind() {
+                ErrorKind::NotFound => error.hint("create the directory above it first"),
+                _ => error,
+            })
+        }
+        Err(error) if error.kind() == ErrorKind::NotADirectory => {
+            Err(error.hint("a database is a directory: choose a path where no file stands"))
         }
         Err(error) => Err(error),
     }

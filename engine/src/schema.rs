@@ -340,10 +340,10 @@ impl Structure {
                 Kind::Rows { unique: new_unique, codec: new_codec, .. },
             ) => {
                 if codec != new_codec {
-                    return differs("codec", format!("{codec:?}"), format!("{new_codec:?}"));
+                    return differs("codec", shown(codec), shown(new_codec));
                 }
                 if unique != new_unique {
-                    return differs("unique", format!("{unique:?}"), format!("{new_unique:?}"));
+                    return differs("unique", shown(unique), shown(new_unique));
                 }
             }
             (
@@ -360,13 +360,13 @@ impl Structure {
                     return differs("dim", dim.to_string(), new_dim.to_string());
                 }
                 if metric != new_metric {
-                    return differs("metric", format!("{metric:?}"), format!("{new_metric:?}"));
+                    return differs("metric", shown(metric), shown(new_metric));
                 }
                 if rows != new_rows {
-                    return differs("rows", format!("{rows:?}"), format!("{new_rows:?}"));
+                    return differs("rows", shown(rows), shown(new_rows));
                 }
                 if model != new_model {
-                    return differs("model", format!("{model:?}"), format!("{new_model:?}"));
+                    return differs("model", shown(model), shown(new_model));
                 }
             }
             (stored, given) if stored.name() != given.name() => {
@@ -381,6 +381,11 @@ impl Structure {
         }
         Ok(())
     }
+}
+
+/// A value as its declaration is stored.
+fn shown(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("a declaration has only text keys")
 }
 
 fn check_name(name: &str) -> Result<()> {

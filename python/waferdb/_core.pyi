@@ -7,21 +7,21 @@ as JSON text. Every method may raise the exceptions of `waferdb.errors`.
 
 import builtins
 from collections.abc import Callable, Sequence
-from typing import Any, Final, final
+from typing import Any, Final, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Buffer
 
-_Key = str | bytes
-_Floats = Buffer | NDArray[np.float32]  # contiguous float32
+_Key: TypeAlias = str | bytes
+_Floats: TypeAlias = Buffer | NDArray[np.float32]  # contiguous float32
 
 ENGINE_VERSION: Final[str]
 FORMAT_VERSION: Final[int]
 LIMITS: Final[dict[str, int]]
 
 # One committed transaction: (lsn, time, durable, leaf hash or None, transaction id)
-_Commit = tuple[int, int, bool, bytes | None, str]
+_Commit: TypeAlias = tuple[int, int, bool, bytes | None, str]
 
 @final
 class Engine:
@@ -59,7 +59,7 @@ class Engine:
         actor: str | None = None,
         reason: str | None = None,
         serializable: bool = False,
-        mode: str = "transaction",  # "transaction" | "single" (one write) | "batch" (no conflict checks)
+        mode: str = "transaction",  # or "single" (one write), "batch" (no conflict checks)
     ) -> Transaction: ...
     def reader(self) -> Reader: ...  # a strong read, at the newest LSN each time it is used
     def reader_at(self, lsn: int) -> Reader: ...  # as of a past LSN, pinned
@@ -84,7 +84,9 @@ class Engine:
     ) -> list[tuple[int, int, int, str | None, str | None, list[tuple[str, _Key, str]], bytes]]:
         """(lsn, index, time, actor, reason, changes as (structure, key, kind), leaf hash)."""
     def audit_leaf(self, structure: int, lsn: int) -> bytes: ...
-    def audit_prove(self, structure: int, lsn: int, size: int | None) -> tuple[int, int, bytes, list[bytes]]:
+    def audit_prove(
+        self, structure: int, lsn: int, size: int | None
+    ) -> tuple[int, int, bytes, list[bytes]]:
         """(index, size, leaf hash, path)."""
     def audit_prove_growth(
         self, structure: int, old_size: int, size: int | None
@@ -101,7 +103,9 @@ class Reader:
     def close(self) -> None: ...
     # Keyed structures: rows, cache, vectors. Keys are str or bytes as the structure has them.
     def get(self, structure: int, key: _Key) -> bytes | None: ...
-    def read(self, structure: int, key: _Key) -> tuple[bytes, int, int] | None: ...  # value, version, time
+    def read(
+        self, structure: int, key: _Key
+    ) -> tuple[bytes, int, int] | None: ...  # value, version, time
     def get_many(self, structure: int, keys: Sequence[_Key]) -> list[bytes | None]: ...
     def contains(self, structure: int, key: _Key) -> bool: ...
     def count(self, structure: int) -> int: ...
@@ -144,7 +148,9 @@ class Reader:
     ) -> Cursor: ...
     def lsn_at_time(self, micros: int) -> int: ...  # newest commit at or before, 0 if none
     # Context and graph.
-    def context_get(self, structure: int, scope: str, name: str) -> tuple[bytes, int, int] | None: ...
+    def context_get(
+        self, structure: int, scope: str, name: str
+    ) -> tuple[bytes, int, int] | None: ...
     def context_load(self, structure: int, scope: str) -> list[tuple[str, bytes]]: ...
     def context_scopes(self, structure: int) -> list[str]: ...
     def neighbors(
@@ -163,13 +169,20 @@ class Cursor:
 
 @final
 class Changes:
-    """Commits in LSN order, read from the log: (lsn, time, txn, actor, reason, changes), each change
-    (structure name, kind, key parts, encoded value or None)."""
+    """Commits in LSN order, read from the log: (lsn, time, txn, actor, reason, changes), each
+    change (structure name, kind, key parts, encoded value or None)."""
 
     def page(
         self, count: int
     ) -> list[
-        tuple[int, int, str, str | None, str | None, list[tuple[str, str, tuple[_Key, ...], bytes | None]]]
+        tuple[
+            int,
+            int,
+            str,
+            str | None,
+            str | None,
+            list[tuple[str, str, tuple[_Key, ...], bytes | None]],
+        ]
     ]: ...
 
 @final
@@ -191,7 +204,9 @@ class Transaction:
         if_version: int | None = None,
         if_absent: bool = False,
     ) -> None: ...
-    def put_many(self, structure: int, keys: Sequence[_Key], values: Sequence[builtins.bytes]) -> None: ...
+    def put_many(
+        self, structure: int, keys: Sequence[_Key], values: Sequence[builtins.bytes]
+    ) -> None: ...
     def delete(self, structure: int, key: _Key) -> None: ...  # rows, vectors, cache
     def delete_many(self, structure: int, keys: Sequence[_Key]) -> None: ...
     def watch(self, structure: int, key: _Key) -> None: ...  # for_update: conflict if it changes
@@ -200,7 +215,9 @@ class Transaction:
     def append(
         self, structure: int, kind: str, payload: builtins.bytes | None, key: str | None
     ) -> None: ...
-    def cache_put(self, structure: int, key: str, value: builtins.bytes, ttl: int | None) -> None: ...
+    def cache_put(
+        self, structure: int, key: str, value: builtins.bytes, ttl: int | None
+    ) -> None: ...
     def context_set(self, structure: int, scope: str, name: str, value: builtins.bytes) -> None: ...
     def context_delete(self, structure: int, scope: str, name: str | None) -> None: ...
     def link(
@@ -208,7 +225,7 @@ class Transaction:
     ) -> None: ...
     def unlink(self, structure: int, src: str, relation: str, dst: str) -> None: ...
     def forget(self, structure: int, key: Sequence[_Key]) -> None:
-        """Masks every version of a key up to this commit, at every LSN: rows, vectors, cache (key,),
+        """Masks every version of a key up to this commit, at every LSN: rows, vectors, cache,
         events (key,), context (scope, name), graph (src, relation, dst)."""
     def note(self, actor: str | None, reason: str | None) -> None: ...
     def commit(self) -> _Commit: ...

@@ -21,9 +21,10 @@ from typing import Any, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from ._core import LIMITS
 from .database import Priority
 from .embedders import as_vector
-from .errors import DocumentError
+from .errors import DocumentError, LimitError
 
 Vectors32 = NDArray[np.float32]
 
@@ -58,6 +59,14 @@ class Memory:
         return cast("str | None", self.document["topic"])
 
 
+class ItemError(Exception):
+    """An item that cannot be remembered; `.error` is what its caller is to see."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 def from_item(item: str | Mapping[str, Any], dim: int, priority: Priority) -> Memory:
     """A memory from a text or a mapping with the names of `AgentMemory.remember`.
 
@@ -88,6 +97,10 @@ def from_item(item: str | Mapping[str, Any], dim: int, priority: Priority) -> Me
     }
     for name in ("text", "user", "topic"):
         _check_text(name, document[name])
+    _check_text("key", key)
+    _check_bytes("key", key, LIMITS["key_bytes_max"])
+    # The audit trail names the user as the actor.
+    _check_bytes("user", document["user"], LIMITS["actor_bytes_max"])
     return Memory(
         key=new_key() if key is None else key,
         key_given=key is not None,
@@ -100,18 +113,17 @@ def from_item(item: str | Mapping[str, Any], dim: int, priority: Priority) -> Me
 def chunks(
     items: Iterable[str | Mapping[str, Any]], dim: int, priority: Priority
 ) -> Iterator[list[Memory]]:
-    """Cuts items into commits. An error names the item's place, counted from 0."""
+    """Cuts items into commits; those before a bad item come out before its error."""
     chunk: list[Memory] = []
     keys: set[str] = set()
     size = 0
-    for place, item in enumerate(items):
+    for item in items:
         try:
             memory = from_item(item, dim, priority)
         except (ValueError, TypeError) as error:
-            error.add_note(f"in item {place} of remember_many; those before it were written")
             if chunk:
                 yield chunk
-            raise
+            raise ItemError(error) from None
         weight = len(memory.text) + 4 * dim
         full = len(chunk) >= CHUNK_ITEMS or size + weight > CHUNK_BYTES
         if chunk and (full or memory.key in keys or memory.priority != chunk[0].priority):
@@ -132,6 +144,15 @@ def _label(name: str, value: object) -> str | None:
     if not value:
         raise ValueError(f"{name} must not be empty: leave it out, or pass None")
     return value
+
+
+def _check_bytes(name: str, value: str | None, bytes_max: int) -> None:
+    if value is not None and len(value) * 4 > bytes_max:
+        length = len(value.encode())
+        if length > bytes_max:
+            raise LimitError(
+                f"{name} has at most {bytes_max} bytes, this one has {length}; nothing was written"
+            )
 
 
 def _moment(value: object) -> datetime:

@@ -17,7 +17,7 @@ written directly. What one memory is made of, and its checks, are in `memories`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from os import PathLike
@@ -27,10 +27,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import embedders, units
-from ._memories import Memory, Vectors32, chunks, from_item
+from ._memories import ItemError, Memory, Vectors32, chunks, from_item
 from .database import Database, Priority
 from .embedders import Embedder, WordLlama
-from .errors import CorruptionError, TransactionError
+from .errors import CorruptionError, LinkError, TransactionError, UniqueError
 from .results import Receipt
 from .scope import Live
 from .structures import Audit, Cache, Context, Events, Rows, Vectors
@@ -40,6 +40,8 @@ __all__ = ["AgentMemory", "Recollection", "Remembered"]
 
 # Remembering replaces, so a conflict is only a matter of order; each round one rival gets through.
 _ATTEMPTS = 100
+# What the engine says of a value, as opposed to what it says of the database or the disk.
+_OF_AN_ITEM = (ValueError, TypeError, LinkError, UniqueError)
 
 REMEMBERED = "memory.remembered"
 FORGOTTEN = "memory.forgotten"
@@ -58,7 +60,8 @@ class Recollection:
     """One memory that a query found.
 
     `score` is 1 - cosine distance: 1.0 means the same direction. `fields` are the extra fields
-    given to `remember`, `version` is the LSN that wrote the memory (None inside the transaction that does), `time` when it was remembered.
+    given to `remember`, `version` is the LSN that wrote the memory (None inside the transaction
+    that does), `time` when it was remembered.
     """
 
     key: str
@@ -172,7 +175,9 @@ class AgentMemory(Database):
             "priority": priority,
             "time": time,
         }
-        return self._remember([from_item(item, self._embed_with.dim, priority)])[0]
+        memories = [from_item(item, self._embed_with.dim, priority)]
+        self._within_transaction()  # before the embedder runs for nothing
+        return self._remember(memories, self._vectors_of(memories))[0]
 
     def remember_many(
         self,
@@ -187,12 +192,13 @@ class AgentMemory(Database):
             priority: of the items that name none.
 
         Returns one `Remembered` per item, in order; those of one commit share a receipt. An error
-        says which item it is about; the items before it were written.
+        says which item it is about, counted from 0; the items before it were written.
         """
-        done: list[Remembered] = []
-        for chunk in chunks(items, self._embed_with.dim, priority):
-            done += self._remember(chunk)
-        return done
+        return self._remember_many(
+            items,
+            priority,
+            lambda place: f"in item {place} of remember_many; those before it were written",
+        )
 
     def recall(
         self,
@@ -246,12 +252,50 @@ class AgentMemory(Database):
             lambda tx: tx._forget_in_all(key), attempts=_ATTEMPTS, reason="memory.forget"
         ).receipt
 
+    def _remember_many(
+        self,
+        items: Iterable[str | Mapping[str, Any]],
+        priority: Priority,
+        note: Callable[[int], str],
+    ) -> list[Remembered]:
+        """`remember_many`; `note` says of an item's place what is added to its error."""
+        if isinstance(items, str | bytes | Mapping):
+            raise TypeError(
+                f"remember_many takes a list of items, not one {type(items).__name__}; "
+                "for one memory call remember"
+            )
+        done: list[Remembered] = []
+        try:
+            for chunk in chunks(items, self._embed_with.dim, priority):
+                for some in self._remember_chunk(chunk):
+                    done += some
+        except ItemError as bad:
+            bad.error.add_note(note(len(done)))
+            raise bad.error from None
+        return done
+
+    def _remember_chunk(self, chunk: Sequence[Memory]) -> Iterator[list[Remembered]]:
+        """One commit; if an item is refused, those before it one by one, then `ItemError`."""
+        within = self._within_transaction()
+        vectors = self._vectors_of(chunk)
+        if not within:
+            try:
+                yield self._remember(chunk, vectors)
+                return
+            except _OF_AN_ITEM:
+                # The commit was refused as a whole: which item it was shows in commits of one.
+                pass
+        for place, memory in enumerate(chunk):
+            try:
+                one = self._remember([memory], vectors[place : place + 1])
+            except _OF_AN_ITEM as error:
+                raise ItemError(error) from None
+            yield one
+
     # What follows runs inside a transaction or a snapshot.
 
-    def _remember(self, memories: Sequence[Memory]) -> list[Remembered]:
-        within = self._within_transaction()
-        vectors = self._vectors_of(memories)
-        if within:
+    def _remember(self, memories: Sequence[Memory], vectors: Vectors32) -> list[Remembered]:
+        if self._within_transaction():
             receipt = self._write(memories, vectors).receipt
         else:
             users = {memory.user for memory in memories}
@@ -315,10 +359,23 @@ class AgentMemory(Database):
         return self
 
     def _recall(self, vector: Vectors32, k: int, filters: dict[str, Any]) -> list[Recollection]:
-        found = []
+        for _ in range(_ATTEMPTS):
+            found = self._recall_once(vector, k, filters)
+            if None not in found:
+                break
+        return [memory for memory in found if memory is not None]
+
+    def _recall_once(
+        self, vector: Vectors32, k: int, filters: dict[str, Any]
+    ) -> list[Recollection | None]:
+        """None stands for a memory that was forgotten, at every LSN, since it was found."""
+        found: list[Recollection | None] = []
         for hit in self.embeddings.search(vector, k, where=filters or None):
             row = self.facts.read(hit.key)
             if row.value is None:
+                if hit.key not in self.embeddings:
+                    found.append(None)
+                    continue
                 raise CorruptionError(
                     f"memory {hit.key!r} has a vector but no row: nothing else is affected; "
                     "run verify(), then rebuild('embeddings')"

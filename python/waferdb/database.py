@@ -23,6 +23,7 @@ from waferdb import _core, _html, documents, schema, units
 from waferdb.errors import (
     ConflictError,
     PreconditionError,
+    ReadOnlyError,
     SchemaError,
     TransactionError,
     WaferError,
@@ -94,15 +95,22 @@ class Database:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        declared = dict(cls._structures)
-        for name, value in cls.__dict__.items():
-            if isinstance(value, Structure):
-                declared[name] = value
-            elif name in declared:
-                del declared[name]
-        own = cls.__dict__.get("__slots__", ())
-        slots = (own,) if isinstance(own, str) else tuple(own)
-        cls._extra_slots += tuple(n for n in slots if n not in ("__dict__", "__weakref__"))
+        declared: dict[str, Structure] = {}
+        slots: list[str] = []
+        # All bases, the furthest first: each may add structures, also one that is no Database.
+        for base in reversed(cls.__mro__):
+            if base is Database:
+                continue
+            for name, value in vars(base).items():
+                if isinstance(value, Structure):
+                    declared[name] = value
+                else:
+                    declared.pop(name, None)
+            own = vars(base).get("__slots__", ())
+            slots += (own,) if isinstance(own, str) else tuple(own)
+        for name in declared:
+            _check_replaces(cls, name)
+        cls._extra_slots = tuple(n for n in slots if n not in ("__dict__", "__weakref__"))
         cls._structures = declared
         schema.check(declared, _RESERVED, cls.__name__)
 
@@ -136,19 +144,22 @@ class Database:
         create: bool,
         embedder: str | None,
     ) -> None:
-        given = os.fspath(path)
-        if not isinstance(given, str):
-            raise TypeError("path is text or a pathlib.Path, not bytes")
-        if not given or "\0" in given:
-            raise ValueError(f"path={given!r} names no directory")
+        given = _directory(path, "path")
         for name, value, allowed in (
             ("mode", mode, ("rw", "r")),
             ("durability", durability, ("sync", "async")),
         ):
             if value not in allowed:
                 raise ValueError(f"{name}={value!r}: it is {' or '.join(map(repr, allowed))}")
+        if waf_budget is not None and not _is_number(waf_budget):
+            raise TypeError(f"waf_budget is a number, not {type(waf_budget).__name__}")
         if waf_budget is not None and not waf_budget >= 1:
             raise ValueError(f"waf_budget={waf_budget!r}: every byte is written at least once")
+        if given == ":memory:" and mode == "r":
+            raise ValueError(
+                'path=":memory:" with mode="r": a database in memory begins empty, so there is '
+                'nothing to read; open it with mode="rw"'
+            )
         engine = _core.Engine.open(
             None if given == ":memory:" else given,
             None if declared is None else schema.to_json(declared),
@@ -345,14 +356,20 @@ class Database:
         if isolation not in ("snapshot", "serializable"):
             raise ValueError(f'isolation={isolation!r}: it is "snapshot" or "serializable"')
         live = self._live("transaction()")
-        core = live.engine.begin(
-            txn=txn,
-            priority=priority,
-            durability=durability,
-            actor=actor,
-            reason=reason,
-            serializable=isolation == "serializable",
-        )
+        try:
+            core = live.engine.begin(
+                txn=txn,
+                priority=priority,
+                durability=durability,
+                actor=actor,
+                reason=reason,
+                serializable=isolation == "serializable",
+            )
+        except ReadOnlyError:
+            raise ReadOnlyError(
+                f'{live.shared.label} was opened with mode="r" and has no transactions: use '
+                'snapshot() to read at one LSN, or open it with mode="rw" to write'
+            ) from None
         return self._derive(TransactionScope(live, core))
 
     def retry(
@@ -378,7 +395,7 @@ class Database:
         >>> db.retry(lambda tx: tx.facts.put("a", {"n": 1})).lsn == db.lsn
         True
         """
-        if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
+        if not units.is_int(attempts) or attempts < 1:
             raise ValueError(f"attempts={attempts!r}: it is an int of at least 1")
         for attempt in range(attempts):
             try:
@@ -406,7 +423,8 @@ class Database:
         Use it in a `with` block; the rest is committed at its end. There are no conflict checks
         but for `unique`: the last writer wins. If the block raises, the writes since the last
         commit are rolled back and what was committed before stays: `.commits` says how many
-        commits that were, and the receipts of their writes are filled in.
+        commits that were, and the receipts of their writes are filled in. A commit that is refused
+        (`UniqueError`) gives up all writes since the one before, whichever was to blame.
 
         >>> import waferdb
         >>> db = waferdb.open(":memory:", {"facts": waferdb.Rows()})
@@ -582,19 +600,32 @@ class Database:
     def rename(self, old: str, new: str) -> None:
         """Gives a structure another name; declare it under that name from now on."""
         live = self._live("rename()")
-        if not isinstance(new, str) or not new or new.startswith("_") or new in _RESERVED:
-            raise SchemaError(f"{new!r} is no name for a structure; choose another")
+        schema.check_name(new, _RESERVED, f"rename of {old!r}")
         live.engine.rename(self._member(old).name, new)
         live.shared.reload()
 
     def set_policy(self, name: str, policy: Policy) -> None:
-        """Sets a structure's policy; it stays until the declaration changes."""
+        """Sets the policy of a `Rows` or `Vectors`; it stays until the declaration changes.
+
+        Raises `SchemaError` for a structure that has none.
+        """
         live = self._live("set_policy()")
-        live.engine.set_policy(self._member(name).name, json.dumps(policy.to_json()))
+        _check_policy(policy)
+        member = self._member(name)
+        if not isinstance(member.declaration, Rows | Vectors):
+            kind = type(member.declaration).__name__
+            raise SchemaError(
+                f"{member.name!r} is of kind {kind}, which has no policy; Rows and Vectors have one"
+            )
+        live.engine.set_policy(member.name, json.dumps(policy.to_json()))
 
     def backup(self, dst: str | os.PathLike[str], progress: Progress | None = None) -> None:
         """Copies the database, as of now, to the new directory `dst` while writes go on."""
-        self._live("backup()").engine.backup(os.fspath(dst), progress)
+        live = self._live("backup()")
+        given = _directory(dst, "dst")
+        if given == ":memory:":
+            raise ValueError("dst=':memory:' is no directory; name a new one for the backup")
+        live.engine.backup(given, progress)
 
     def _member(self, structure: str | Structure) -> schema.Member:
         name = structure.name if isinstance(structure, Structure) else structure
@@ -690,6 +721,38 @@ def open(
         history=history,
         create=create,
     )
+
+
+def _check_replaces(cls: type[Database], name: str) -> None:
+    """Raises `SchemaError` for a structure in place of a method of a base."""
+    for base in cls.__mro__:
+        member = vars(base).get(name)
+        if base is not Database and (callable(member) or isinstance(member, property)):
+            raise SchemaError(
+                f"{cls.__name__}.{name}: {base.__name__} has a member of that name; choose another"
+            )
+
+
+def _directory(path: str | os.PathLike[str], name: str) -> str:
+    """A path as text; raises for one that names nothing."""
+    given: object = os.fspath(path)
+    if not isinstance(given, str):
+        raise TypeError(f"{name} is text or a pathlib.Path, not {type(given).__name__}")
+    if not given or "\0" in given:
+        raise ValueError(f"{name}={given!r} names no directory")
+    return given
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_policy(policy: object) -> None:
+    if not isinstance(policy, Policy):
+        raise TypeError(
+            f"a policy is eager(), lazy() or hybrid(…), not {policy!r} "
+            f"of type {type(policy).__name__}"
+        )
 
 
 def _commits(live: Live, core: _core.Changes) -> Iterator[Commit]:

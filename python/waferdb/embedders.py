@@ -125,7 +125,8 @@ def _load_wordllama() -> tuple[Vectors32, Any]:
     except ImportError as error:
         raise ImportError(
             "the embedder WordLlama needs the package 'wordllama', which is not installed "
-            f"({error}): run  pip install 'waferdb[embed]'  or pass embedder= or vector= yourself"
+            f"({error}): run  pip install 'waferdb[embed]'  or bring an embedder or vectors of "
+            "your own"
         ) from error
     finally:
         root.handlers[:] = handlers

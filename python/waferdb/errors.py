@@ -34,7 +34,7 @@ time is a plain `TimeoutError`.
 """
 
 import errno as _errno
-from typing import ClassVar
+from typing import Any, ClassVar
 
 __all__ = [
     "ClosedError",
@@ -60,8 +60,8 @@ __all__ = [
     "StaleViewError",
     "StorageError",
     "TransactionError",
-    "UnknownFormatError",
     "UniqueError",
+    "UnknownFormatError",
     "UnknownOutcomeError",
     "VectorError",
     "WaferError",
@@ -224,6 +224,9 @@ class StorageError(WaferError, OSError):
     def __init__(self, message: str = "", errno: int | None = None) -> None:
         super().__init__(message)
         self.errno = errno if errno is not None else self._errno
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.errno), self.__dict__
 
 
 class FullError(StorageError):

@@ -14,7 +14,7 @@ from waferdb.errors import SchemaError
 from waferdb.scope import names_of
 from waferdb.structures import Audit, Cache, Context, Events, Graph, Rows, Structure, Vectors
 
-__all__ = ["Catalog", "Member", "check", "to_json"]
+__all__ = ["Catalog", "Member", "check", "check_name", "to_json"]
 
 _KINDS: dict[str, type[Structure]] = {
     kind.KIND: kind for kind in (Rows, Vectors, Events, Audit, Cache, Context, Graph)
@@ -25,14 +25,7 @@ def check(structures: Mapping[str, Structure], reserved: frozenset[str], owner: 
     """Raises `SchemaError` for a name or a reference that cannot be."""
     seen: dict[int, str] = {}
     for name, structure in structures.items():
-        if not isinstance(name, str) or not name:
-            raise SchemaError(f"{owner}: the name of a structure is text, not {name!r}")
-        if name.startswith("_"):
-            raise SchemaError(
-                f"{owner}.{name}: names beginning with _ are reserved; choose another"
-            )
-        if name in reserved:
-            raise SchemaError(f"{owner}.{name}: Database has a member of that name; choose another")
+        check_name(name, reserved, owner)
         if not isinstance(structure, Structure):
             raise SchemaError(
                 f"{owner}.{name} is {structure!r}; a structure is Rows(…), Vectors(…) and so on"
@@ -45,6 +38,23 @@ def check(structures: Mapping[str, Structure], reserved: frozenset[str], owner: 
     known = dict(structures)
     for name, structure in structures.items():
         structure._check_links(name, known, _linker(known, f"{owner}.{name}"))
+
+
+def check_name(name: object, reserved: frozenset[str], owner: str) -> None:
+    """Raises `SchemaError` for what cannot be the name of a structure."""
+    if not isinstance(name, str) or not name:
+        raise SchemaError(f"{owner}: the name of a structure is text, not {name!r}")
+    if name.startswith("_"):
+        raise SchemaError(f"{owner}.{name}: names beginning with _ are reserved; choose another")
+    if name in reserved:
+        raise SchemaError(f"{owner}.{name}: Database has a member of that name; choose another")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise SchemaError(
+            f"{owner}: the name {name!r} has a lone surrogate, which UTF-8 cannot hold; "
+            "choose another"
+        ) from None
 
 
 def to_json(structures: Mapping[str, Structure]) -> str:

@@ -295,6 +295,7 @@ def reader_within(
     if as_of is not None:
         reader = past_reader(scope.shared.engine, as_of)
         if reader.lsn > own.lsn:
+            reader.close()
             raise TransactionError(
                 f"as_of={as_of!r} is after LSN {own.lsn}, at which {scope.what} reads"
             )

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ParamSpec
 
 from waferdb import _core
-from waferdb.errors import ClosedError, TransactionError, UnknownOutcomeError
+from waferdb.errors import ClosedError, ConflictError, TransactionError, UnknownOutcomeError
 from waferdb.results import Receipt
 from waferdb.scope import Live, Operation, Scope, Shared, reader_within
 
@@ -28,16 +28,21 @@ _BATCH_BYTES = _core.LIMITS["commit_bytes_max"] // 4
 
 
 def _commit(core: _core.Transaction, receipt: Receipt, parent: Live) -> None:
+    answer: list[_core._Commit] = []
     try:
-        commit = core.commit()
+        # The list holds the answer before a signal that came meanwhile can raise: an interrupt
+        # behind the commit does not take it for a failed one.
+        answer.extend(map(_core.Transaction.commit, (core,)))
     except UnknownOutcomeError:
         receipt._fate = "the outcome of its transaction is unknown; ask db.outcome(txn)"
         raise
     except BaseException:
         receipt._fate = "its transaction failed to commit"
         raise
-    receipt._commit = commit
-    parent.committed(commit[0])
+    finally:
+        if answer:
+            receipt._commit = answer[0]
+            parent.committed(answer[0][0])
 
 
 class TransactionScope(Scope):
@@ -152,8 +157,18 @@ class BatchScope(Scope):
     def _flush(self) -> None:
         core, self._open = self._open, None
         if core is not None:
-            _commit(core, self.receipt, self._parent)
-            self.commits += 1
+            writes = core.operations
+            try:
+                _commit(core, self.receipt, self._parent)
+            except ConflictError as error:
+                error.add_note(
+                    f"the batch gave up the {writes} writes since its last commit; "
+                    f"the {self.commits} commits before it stay"
+                )
+                raise
+            finally:
+                if self.receipt._commit is not None:
+                    self.commits += 1
 
     def rollback(self) -> None:
         """Gives up the writes not committed yet."""

@@ -14,6 +14,7 @@ __all__ = [
     "Size",
     "Time",
     "duration",
+    "is_int",
     "positive_duration",
     "size",
     "time",
@@ -52,6 +53,15 @@ _BYTES = {
 }
 
 
+def is_int(value: object) -> bool:
+    """Whether it is an `int`; a `bool` is none here, whatever Python says."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_float(value: object) -> bool:
+    return isinstance(value, float)
+
+
 def duration(value: Duration, name: str = "duration") -> int:
     """Microseconds of `"30m"`, `"250ms"`, a number of seconds or a `timedelta`.
 
@@ -72,7 +82,7 @@ def duration(value: Duration, name: str = "duration") -> int:
         micros = float(match[1]) * unit if "." in match[1] else int(match[1]) * unit
     elif isinstance(value, timedelta):
         micros = value // _MICROSECOND
-    elif isinstance(value, int | float) and not isinstance(value, bool):
+    elif is_int(value) or _is_float(value):
         if not math.isfinite(value):
             raise ValueError(f"{name}={value!r} is not finite")
         micros = value * 1_000_000
@@ -112,7 +122,7 @@ def size(value: Size, name: str = "size") -> int:
                 'B, KiB, MiB, GiB, TiB, kB, MB, GB, TB, as in "8MiB"'
             )
         count = round(float(match[1]) * unit) if "." in match[1] else int(match[1]) * unit
-    elif isinstance(value, int) and not isinstance(value, bool):
+    elif is_int(value):
         count = value
     else:
         raise TypeError(f"{name} is text or a number of bytes, not {type(value).__name__}")

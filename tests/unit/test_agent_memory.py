@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 import waferdb
-from waferdb import AgentMemory, Graph, embedders
+from waferdb import AgentMemory, Graph, Vectors, embedders
 from waferdb.errors import (
     DocumentError,
     LimitError,
@@ -210,6 +210,69 @@ def test_a_bad_item_is_named_and_those_before_it_stay(memory: AgentMemory) -> No
         memory.remember_many([{"txet": "typo"}])
 
 
+ZERO = np.zeros(DIM, np.float32)
+CHAIN: dict[str, Any] = {"d": 1}
+for _ in range(200):
+    CHAIN = {"d": CHAIN}
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        ({"vector": ZERO}, VectorError),
+        ({"key": "k" * (64 * 1024 + 1)}, LimitError),
+        ({"key": "a\ud800b"}, DocumentError),
+        ({"fields": CHAIN}, LimitError),
+        ({"fields": {"b": object()}}, DocumentError),
+        ({"fields": {1: 2}}, DocumentError),
+        ({"user": "u" * 1025}, LimitError),
+    ],
+)
+@pytest.mark.parametrize("within", [False, True])
+def test_an_item_that_only_the_engine_refuses_is_named_and_those_before_it_stay(
+    memory: AgentMemory, bad: dict[str, Any], error: type[Exception], within: bool
+) -> None:
+    items = ["good", "better", {"text": "bad", **bad}, "never seen"]
+    if within:
+        with memory.transaction() as tx:
+            with pytest.raises(error) as caught:
+                tx.remember_many(items)
+            tx.rollback()
+        assert memory.facts.count() == 0
+    else:
+        with pytest.raises(error) as caught:
+            memory.remember_many(items)
+        assert sorted(row["text"] for _, row in memory.facts.scan()) == ["better", "good"]
+        assert memory.events.scan(kind="memory.remembered").__next__().lsn == 1
+        assert len(list(memory.events.scan())) == memory.session.count() == 2
+        assert memory.verify(deep=True).ok
+    assert type(caught.value) is error
+    assert [note for note in caught.value.__notes__ if "item 2 of remember_many" in note]
+
+
+def test_items_too_large_for_one_commit_are_commits_of_their_own(memory: AgentMemory) -> None:
+    done = memory.remember_many(
+        {"text": f"large {n}", "fields": {"blob": bytes(9 << 20)}} for n in range(3)
+    )
+    assert len({item.key for item in done}) == memory.facts.count() == 3
+
+
+@pytest.mark.parametrize("items", ["abc", b"abc", {"text": "one"}])
+def test_one_item_is_not_taken_for_many(memory: AgentMemory, items: Any) -> None:
+    with pytest.raises(TypeError, match="takes a list of items"):
+        memory.remember_many(items)
+    assert memory.lsn == 0
+
+
+def test_a_user_too_long_is_called_the_user(memory: AgentMemory) -> None:
+    with pytest.raises(LimitError, match="user has at most 1024 bytes, this one has 2000"):
+        memory.remember("text", user="u" * 2000)
+    with pytest.raises(LimitError, match="user has at most"):
+        memory.remember_many([{"text": "x", "user": "ann"}, {"text": "x", "user": "é" * 513}])
+    memory.remember("text", user="u" * 1024)
+    assert memory.facts.count() == 2
+
+
 # recall
 
 
@@ -355,6 +418,54 @@ def test_forgetting_what_is_not_there_is_no_error(memory: AgentMemory) -> None:
     memory.forget("never")
     with pytest.raises(ValueError, match="not empty"):
         memory.forget("")
+
+
+def test_recall_does_not_take_what_is_forgotten_under_it_for_damage(
+    memory: AgentMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(4):
+        memory.remember(f"ann likes tea {n}", key=f"k{n}")
+    search = Vectors.search
+    forgotten: list[str] = []
+
+    def then_forget(self: Vectors, *args: Any, **kwargs: Any) -> Any:
+        hits = search(self, *args, **kwargs)
+        if len(forgotten) < 2:
+            forgotten.append(hits.keys[0])
+            memory.forget(hits.keys[0])
+        return hits
+
+    monkeypatch.setattr(Vectors, "search", then_forget)
+    found = memory.recall("ann likes tea", k=2)
+    assert len(forgotten) == 2
+    assert len(found) == 2
+    assert not {memory.key for memory in found} & set(forgotten)
+
+
+def test_recall_and_search_beside_forget(memory: AgentMemory) -> None:
+    keys = [f"k{n}" for n in range(120)]
+    memory.remember_many({"text": f"ann likes tea {key}", "key": key} for key in keys)
+    done = threading.Event()
+
+    def look() -> int:
+        looks = 0
+        while not done.is_set():
+            for found in memory.recall("ann likes tea", k=20):
+                assert found.text == f"ann likes tea {found.key}"
+            query = memory.embedder(["ann likes tea"])[0]
+            assert all(hit.row is not None for hit in memory.embeddings.search(query, k=20))
+            looks += 1
+        return looks
+
+    with ThreadPoolExecutor(3) as pool:
+        looking = [pool.submit(look) for _ in range(2)]
+        try:
+            for key in keys:
+                memory.forget(key)
+        finally:
+            done.set()
+        assert all(future.result() > 0 for future in looking)
+    assert memory.recall("ann likes tea") == []
 
 
 # the embedder

@@ -707,3 +707,130 @@ def test_use_after_close_names_the_way_out(path: Path) -> None:
     said(caught.value, "open")
     with Memory(path) as again:
         assert list(again.facts) == ["k"]
+
+
+# Keys of another type, and calls on what does not have them
+
+
+def test_bytes_are_no_key_of_a_structure_of_text(plain: Any) -> None:
+    plain.facts.put("a", {"n": 1})
+    plain.points.put("a", vector_of("a"))
+    assert b"a" not in plain.facts
+    assert b"a" not in plain.points
+    assert "a" in plain.facts
+    assert "a" in plain.points
+    with pytest.raises(TypeError, match="'facts' is str, not bytes"):
+        plain.facts.get(b"a")
+    points = plain.points
+    for call in (
+        lambda: points.get(b"a"),
+        lambda: points.read(b"a"),
+        lambda: points[b"a"],
+        lambda: points.get_many(["a", b"a"]),
+        lambda: points.put(b"a", vector_of("a")),
+        lambda: points.put_many([b"a"], [vector_of("a")]),
+        lambda: points.delete(b"a"),
+    ):
+        with pytest.raises(TypeError, match="'points' is str, not bytes"):
+            call()
+    assert list(points) == ["a"]
+
+
+def test_text_is_no_key_of_a_structure_of_bytes(plain: Any) -> None:
+    plain.raw.put(b"a", b"1")
+    assert b"a" in plain.raw
+    assert "a" not in plain.raw
+
+
+def test_bytes_are_no_key_of_a_cache(db: Any) -> None:
+    db.session.put("a", 1)
+    assert b"a" not in db.session
+    for call in (
+        lambda: db.session.get(b"a"),
+        lambda: db.session.read(b"a"),
+        lambda: db.session[b"a"],
+        lambda: db.session.put(b"a", 2),
+        lambda: db.session.delete(b"a"),
+    ):
+        with pytest.raises(TypeError, match="'session' is str, not bytes"):
+            call()
+    assert db.session["a"] == 1
+
+
+@pytest.mark.parametrize("policy", ["lazy", None, waferdb.lazy])
+def test_a_policy_that_is_none_is_a_type_error(db: Any, policy: Any) -> None:
+    with pytest.raises(TypeError, match=r"eager\(\), lazy\(\) or hybrid"):
+        db.set_policy("facts", policy)
+
+
+def test_a_structure_without_a_policy_takes_none(db: Any) -> None:
+    for name in ("audit", "session", "events", "context", "entities"):
+        with pytest.raises(waferdb.SchemaError) as caught:
+            db.set_policy(name, waferdb.lazy())
+        said(caught.value, f"{name!r} is of kind")
+    db.set_policy("facts", waferdb.lazy())
+    db.set_policy("embeddings", waferdb.eager())
+
+
+@pytest.mark.parametrize("dst", ["", ":memory:", "a\0b"])
+def test_a_backup_to_no_directory_is_refused(
+    db: Any, dst: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ValueError, match="dst="):
+        db.backup(dst)
+    with pytest.raises(TypeError, match="dst is text"):
+        db.backup(b"bytes")
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_a_transaction_on_a_reader_names_the_snapshot(path: Path) -> None:
+    with Memory(path) as db:
+        db.facts.put("k", {"n": 1})
+    with Memory(path, mode="r") as reader:
+        with pytest.raises(waferdb.ReadOnlyError) as caught:
+            reader.transaction()
+        said(caught.value, "snapshot()")
+        with pytest.raises(waferdb.ReadOnlyError, match="snapshot"):
+            reader.retry(lambda tx: tx.facts.get("k"))
+        with reader.snapshot() as snapshot:
+            assert snapshot.facts["k"] == {"n": 1}
+    with pytest.raises(waferdb.ClosedError):
+        reader.transaction()
+
+
+@pytest.mark.parametrize("budget", ["x", True, [2]])
+def test_a_write_budget_that_is_no_number_is_named(budget: Any) -> None:
+    with pytest.raises(TypeError, match="waf_budget is a number"):
+        Memory(":memory:", waf_budget=budget)
+    with pytest.raises(ValueError, match="waf_budget"):
+        Memory(":memory:", waf_budget=float("nan"))
+
+
+def test_memory_has_nothing_to_read() -> None:
+    with pytest.raises(ValueError, match=":memory:"):
+        Memory(":memory:", mode="r")
+
+
+def test_a_lone_surrogate_in_the_name_of_a_structure_is_named(sound: Any) -> None:
+    with pytest.raises(waferdb.SchemaError) as caught:
+        waferdb.open(":memory:", {SURROGATE: Rows()})
+    said(caught.value, repr(SURROGATE))
+    with pytest.raises(waferdb.SchemaError) as caught:
+        sound.rename("facts", SURROGATE)
+    said(caught.value, repr(SURROGATE))
+
+
+def test_one_key_is_not_taken_for_many(plain: Any) -> None:
+    plain.facts.put_many({"a": {}, "b": {}})
+    for call in (
+        lambda: plain.facts.delete_many("ab"),
+        lambda: plain.facts.get_many("ab"),
+        lambda: plain.raw.get_many(b"ab"),
+        lambda: plain.points.get_many("ab"),
+        lambda: plain.points.put_many("ab", np.ones((2, DIM), np.float32)),
+    ):
+        with pytest.raises(TypeError, match="several keys are a list"):
+            call()
+    assert list(plain.facts) == ["a", "b"]

@@ -150,3 +150,14 @@ def test_counting_from_many_threads_loses_no_increment(place: str) -> None:
         for thread in threads:
             thread.join()
         assert db.facts["counter"] == {"n": 100}
+
+
+def test_a_refused_commit_of_a_batch_says_what_went_with_it(db: Any) -> None:
+    db.facts.put("taken", {"email": "a@x"})
+    with pytest.raises(waferdb.UniqueError) as caught, db.batch(every=3) as batch:
+        for n in range(4):
+            batch.facts.put(f"fine-{n}", {"n": n})
+        batch.facts.put("twice", {"email": "a@x"})
+    assert any("gave up the 2 writes" in note for note in caught.value.__notes__)
+    assert any("the 1 commits before it stay" in note for note in caught.value.__notes__)
+    assert sorted(db.facts) == ["fine-0", "fine-1", "fine-2", "taken"]

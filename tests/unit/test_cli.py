@@ -87,6 +87,61 @@ def test_verify_exits_1_with_the_problems(db: Path, monkeypatch: pytest.MonkeyPa
     assert found["problems"][0]["lost"] == "one document"
 
 
+def test_verify_of_a_damaged_database_is_json_too(db: Path) -> None:
+    for segment in (db / "log").glob("*.wal"):
+        damaged = bytearray(segment.read_bytes())
+        damaged[len(damaged) // 2] ^= 0xFF
+        segment.write_bytes(damaged[:-1])
+    (found,) = documents(run("verify", "--db", db, "--json", code=1))
+    assert found["ok"] is False
+    assert len(found["problems"]) == 1
+    assert found["problems"][0]["what"]
+    assert found["problems"][0]["lost"]
+    assert "1 problem" in run("verify", "--db", db, code=1).stdout
+
+
+def test_get_shows_the_time_of_the_document_apart_from_that_of_its_commit(db: Path) -> None:
+    names = [
+        line.split()[1]
+        for line in run("get", "facts", "a", "--db", db).stdout.splitlines()
+        if line.startswith("│")
+    ]
+    assert names.count("time") == 1
+    assert "commit's" in names
+
+
+def test_what_a_structure_is_instead_reads_well(db: Path) -> None:
+    assert "events is of kind Events" in run("find", "events", "--db", db, code=2).stderr
+    said = run("events", "--structure", "audit", "--db", db, code=2).stderr
+    assert "of kind Audit" in said
+
+
+def test_errors_of_the_command_line_name_its_own_ways_out(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.wafer"
+    for command in (("stats",), ("verify", "--json"), ("search", "x"), ("export",)):
+        said = run(*command, "--db", missing, code=2).stderr
+        assert f"waferdb import FILE --db {missing}" in said
+        assert "create=True" not in said
+
+
+def test_search_of_what_is_no_memory_asks_for_no_change_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "other.wafer"
+    waferdb.open(path, {"blobs": Rows(codec="raw")}).close()
+    assert "holds no memories" in run("search", "x", "--db", path, code=2).stderr
+
+
+def test_get_of_a_raw_key_that_is_no_text(tmp_path: Path) -> None:
+    path, key = tmp_path / "other.wafer", b"\xff\xfe"
+    with waferdb.open(path, {"blobs": Rows(codec="raw")}) as base:
+        base.blobs.put(key, b"value")
+    result = subprocess.run(
+        [sys.executable, "-m", "waferdb", "get", "blobs", key, "--db", str(path), "--json"],
+        capture_output=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+
+
 def test_tail_shows_the_last_commits_in_order(db: Path) -> None:
     found = documents(run("tail", "--db", db, "--limit", 2, "--json"))
     assert [commit["lsn"] for commit in found] == [2, 3]
@@ -253,6 +308,26 @@ def test_a_bad_line_is_named_and_what_came_before_it_stays(
     assert len(said.splitlines()) == 1
     with AgentMemory(db, mode="r") as memory:
         assert list(memory.facts) == ["k"]
+
+
+def test_a_line_that_only_the_engine_refuses_is_named_too(tmp_path: Path) -> None:
+    good = {"text": "good", "key": "a", "vector": vector(1).tolist()}
+    for number, bad in enumerate(
+        (
+            {"text": "x", "key": "k" * 70_000, "vector": vector(2).tolist()},
+            {"text": "x", "key": "a\ud800b", "vector": vector(2).tolist()},
+            {"text": "x", "key": "z", "vector": [0.0] * 256},
+            {"text": "x", "user": "u" * 2000, "vector": vector(2).tolist()},
+        )
+    ):
+        file, db = tmp_path / f"{number}.jsonl", tmp_path / f"{number}.wafer"
+        lines(file, good, good, {**good, "key": "b"}, bad, {**good, "key": "late"})
+        said = run("import", file, "--db", db, code=2).stderr
+        assert f"{file}:4" in said
+        assert "2 memories were imported" in said
+        assert len(said.splitlines()) == 1
+        with AgentMemory(db, mode="r") as memory:
+            assert list(memory.facts) == ["a", "b"]
 
 
 # errors

@@ -163,3 +163,50 @@ def test_a_declaration_says_how_to_use_it() -> None:
 def test_bad_schemas(schema_: Any) -> None:
     with pytest.raises(SchemaError):
         waferdb.open(":memory:", schema_)
+
+
+def test_a_structure_does_not_replace_a_method_of_a_base() -> None:
+    for name in ("remember", "recall", "load", "forget", "embedder"):
+        with pytest.raises(waferdb.SchemaError, match="AgentMemory has a member of that name"):
+            type("Mine", (waferdb.AgentMemory,), {name: waferdb.Rows()})
+    type("Mine", (waferdb.AgentMemory,), {"facts": waferdb.Rows(indexes=["user", "topic"])})
+
+
+def test_structures_come_from_all_bases() -> None:
+    class First(waferdb.Database):
+        f = waferdb.Rows()
+        both = waferdb.Rows()
+
+    class Second(waferdb.Database):
+        g = waferdb.Rows()
+        both = waferdb.Events()
+
+    class Mixed:
+        h = waferdb.Events()
+
+    class All(First, Second, Mixed):
+        own = waferdb.Rows()
+
+    with All(":memory:") as db:
+        assert set(db.structures) == {"f", "g", "h", "own", "both"}
+        db.g.put("a", {"n": 1})
+        db.h.append("kind")
+        assert isinstance(db.both, waferdb.Rows)
+
+    class Fewer(All):
+        g = None  # type: ignore[assignment]
+
+    assert "g" not in Fewer(":memory:").structures
+    with pytest.raises(waferdb.SchemaError, match="AgentMemory has a member of that name"):
+        type("Mine", (type("Other", (), {"recall": waferdb.Rows()}), waferdb.AgentMemory), {})
+
+
+def test_a_structure_used_before_the_database_is_open_says_so() -> None:
+    class Early(waferdb.Database):
+        facts = waferdb.Rows()
+
+        def __init__(self) -> None:
+            self.facts.put("a", {})
+
+    with pytest.raises(AttributeError, match="not open yet"):
+        Early()

@@ -78,3 +78,10 @@ def test_errors_survive_pickling(kind: type[errors.WaferError]) -> None:
     copy = pickle.loads(pickle.dumps(made))
     assert type(copy) is kind
     assert (str(copy), vars(copy)) == (str(made), vars(made))
+
+
+def test_storage_errors_keep_their_errno_when_pickled() -> None:
+    for code in ("storage", "full", "not_found"):
+        made = errors._make(code, "cannot write x", 5, None)
+        copy = pickle.loads(pickle.dumps(made))
+        assert (copy.errno, str(copy), copy.args) == (5, "cannot write x", made.args)

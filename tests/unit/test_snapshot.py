@@ -104,3 +104,66 @@ def test_a_sibling_reads_and_writes_the_same_database(db: Any) -> None:
     db.facts.put("after", {"n": 3})
     with pytest.raises(waferdb.ClosedError):
         sibling.facts.get("k")
+
+
+def pinned(db: Any) -> int | None:
+    oldest: int | None = db.stats().oldest_snapshot
+    return oldest
+
+
+def test_a_closed_snapshot_keeps_nothing_while_its_name_lives(db: Any) -> None:
+    first = remember(db, "a")
+    remember(db, "b")
+    snapshot = db.snapshot(as_of=first)
+    assert pinned(db) == first
+    snapshot.close()
+    assert pinned(db) is None
+    with db.snapshot(as_of=first) as past:
+        assert pinned(db) == first
+    assert pinned(db) is None
+    assert snapshot.closed
+    assert past.closed
+
+
+def test_a_cursor_that_ended_or_was_closed_keeps_nothing(db: Any) -> None:
+    first = remember(db, "a")
+    remember(db, "b")
+    for scan in (
+        lambda: db.facts.scan(as_of=first),
+        lambda: db.facts.keys(as_of=first),
+        lambda: db.facts.find({}, as_of=first),
+        lambda: db.events.scan(as_of=first),
+    ):
+        cursor = scan()
+        assert pinned(db) == first
+        assert len(list(cursor)) == 1
+        assert pinned(db) is None
+        assert list(cursor) == []
+        cursor.close()
+        with pytest.raises(waferdb.ClosedError):
+            next(cursor)
+        left = scan()
+        next(left)
+        left.close()
+        assert pinned(db) is None
+
+
+def test_an_ended_transaction_keeps_nothing(db: Any) -> None:
+    remember(db, "a")
+    with db.transaction() as tx:
+        tx.facts.get("a")
+        tx.context.set("s", "n", 1)
+        assert tx.lsn == 1
+    assert pinned(db) is None
+    assert db.lsn == 2
+
+
+def test_a_refused_look_beyond_a_snapshot_keeps_nothing(db: Any) -> None:
+    first = remember(db, "a")
+    second = remember(db, "b")
+    remember(db, "c")
+    with db.snapshot(as_of=first) as snapshot:
+        with pytest.raises(waferdb.TransactionError):
+            snapshot.facts.get("a", as_of=second)
+        assert pinned(db) == first
+    assert pinned(db) is None

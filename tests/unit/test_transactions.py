@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -341,3 +343,41 @@ def test_equal_values_of_one_commit_are_stored_once(db: Any) -> None:
     db.flush()
     assert db.stats().physical_bytes - before < 300_000
     assert db.session.get("k") == db.context.get("s", "n") == db.facts["k"] == {"blob": text}
+
+
+class Interrupted(BaseException):
+    pass
+
+
+def test_a_receipt_tells_the_truth_after_an_interrupt(disk: Any) -> None:
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    interrupted = committed = 0
+    try:
+        for n in range(300):
+            tx = disk.transaction()
+            tx.facts.put(f"k{n}", {"n": n})
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.00002 + n % 20 * 0.00002)
+                with tx:
+                    pass
+                # A signal that falls into a destructor is not raised here.
+                until = time.monotonic() + 0.5
+                while time.monotonic() < until:
+                    pass
+            except Interrupted:
+                interrupted += 1
+            if disk.outcome(tx.txn) == "committed":
+                committed += 1
+                assert tx.receipt.lsn == disk.facts.read(f"k{n}").version
+            else:
+                with pytest.raises(waferdb.PendingError):
+                    assert tx.receipt.lsn
+                assert f"k{n}" not in disk.facts
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted > 250
+    assert committed > 0

@@ -529,7 +529,7 @@ pub enum Record {
 
 /// Decodes the record at the start of `bytes`; returns it and its length.
 pub fn decode(bytes: &[u8], place: RecordPlace) -> Result<(Record, usize)> {
-    let at = format!("segment {} offset {}", place.segment, place.offset);
+    let at = format!("{} offset {}", super::segment::path(place.segment), place.offset);
     let head: &[u8; RECORD_HEADER_BYTES] = bytes
         .get(..RECORD_HEADER_BYTES)
         .and_then(|head| head.try_into().ok())

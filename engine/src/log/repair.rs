@@ -213,8 +213,8 @@ fn judge_tail(
     let why = match stop {
         Step::Bad(error) => error,
         _ => Error::corruption(format!(
-            "segment {} offset {end}: bytes behind the last group",
-            segment.header.segment
+            "{} offset {end}: bytes behind the last group",
+            segment::path(segment.header.segment)
         )),
     };
     let mut later = end;

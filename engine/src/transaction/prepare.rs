@@ -36,7 +36,17 @@ impl Transaction {
             sync: self.sync || batch.frames.ops.iter().any(|op| op.kind == OpKind::Forget),
         };
         let mut followers = Vec::new();
+        let today = self.shared.store.catalog();
         for op in &batch.frames.ops {
+            if today.schema.by_id(op.structure).is_none() {
+                return Err(Error::new(
+                    ErrorKind::Schema,
+                    format!(
+                        "{:?} was dropped while this transaction was open; nothing was written",
+                        self.catalog.schema.name_of(op.structure)
+                    ),
+                ));
+            }
             let key = conflict_key(Space::Key { structure: op.structure }, batch.frames.key(op));
             // In step with the operations; what follows from them comes behind.
             prepared.writes.push(key);

@@ -13,7 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from ..errors import CorruptionError, WaferError
+from ..errors import WaferError
 from . import demo, reading, transfer
 from .output import ERROR, note
 
@@ -34,8 +34,7 @@ class _Commands(TyperGroup):
             if os.environ.get("WAFERDB_TRACEBACK"):
                 raise
             note(f"error: {_one_line(error)}")
-            damaged = isinstance(error, CorruptionError) and ctx.invoked_subcommand == "verify"
-            raise typer.Exit(1 if damaged else ERROR) from None
+            raise typer.Exit(ERROR) from None
 
 
 def _one_line(error: BaseException) -> str:

@@ -6,16 +6,18 @@ told so. `search` needs the embedder; the others need no class and no extra pack
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from itertools import islice
 from typing import Annotated, Any
 
 import typer
 
-from ..agent_memory import AgentMemory
+from ..errors import CorruptionError
+from ..results import Problem, Report
 from ..structures import Cache, Context, Events, Graph, Rows, Vectors
 from . import jsonform
-from .options import Db, Json, open_to_read, structure
+from .options import Db, Json, open_memory_to_read, open_to_read, structure
 from .output import (
     NOT_FOUND,
     not_found,
@@ -72,8 +74,13 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Checks every checksum and every fact between structures. Exit code 1 for a problem."""
-    with open_to_read(db) as base, progress("verify", None) as advance_to:
-        report = base.verify(deep=deep, progress=advance_to)
+    try:
+        with open_to_read(db) as base, progress("verify", None) as advance_to:
+            report = base.verify(deep=deep, progress=advance_to)
+    except CorruptionError as error:
+        # Damage that keeps the database from opening is this command's answer, not its failure.
+        lost = "not known: the database does not open"
+        report = Report(False, (Problem(str(db), None, str(error), lost),), {})
     if as_json:
         print_json(report)
     elif report.ok:
@@ -82,7 +89,7 @@ def verify(
         columns = ("where", "lsn", "what", "lost")
         problems = [jsonform.plain(problem) for problem in report.problems]
         print_table(
-            f"{db}: {len(problems)} problems",
+            f"{db}: {len(problems)} problem{'s' if len(problems) != 1 else ''}",
             columns,
             [[problem.get(name) for name in columns] for problem in problems],
         )
@@ -135,7 +142,9 @@ def get(
         return
     value = found.pop("value")
     fields = value if isinstance(value, Mapping) else {"value": value}
-    rows = [(field, shown(part)) for field, part in [*fields.items(), *found.items()]]
+    # A document may have fields of these names, so those of its commit say whose they are.
+    commit = {f"commit's {field}": part for field, part in found.items()}
+    rows = [(field, shown(part)) for field, part in [*fields.items(), *commit.items()]]
     print_table(f"{name} {' '.join(key)}", ("field", "value"), rows)
 
 
@@ -164,7 +173,7 @@ def _read(read: Any) -> dict[str, Any] | None:
 
 
 def _key(handle: Any, key: str) -> Any:
-    return key.encode() if isinstance(handle, Rows) and handle.codec == "raw" else key
+    return os.fsencode(key) if isinstance(handle, Rows) and handle.codec == "raw" else key
 
 
 def find(
@@ -188,7 +197,7 @@ def find(
     with open_to_read(db) as base:
         rows = structure(base, name)
         if not isinstance(rows, Rows):
-            raise ValueError(f"find reads rows, and {name} is a {type(rows).__name__}")
+            raise ValueError(f"find reads rows, and {name} is of kind {type(rows).__name__}")
         found = list(rows.find(wanted, order=order, limit=limit))
     if as_json:
         for key, value in found:
@@ -213,7 +222,7 @@ def search(
     wanted = jsonform.loads(where)
     if not isinstance(wanted, dict):
         raise ValueError('--where is a JSON object, such as {"topic": "contact"}')
-    with AgentMemory(db, mode="r", create=False) as memory:
+    with open_memory_to_read(db) as memory:
         found = memory.recall(text, k, user=user, where=wanted)
     if as_json:
         for memory_found in found:
@@ -238,7 +247,7 @@ def events(
     with open_to_read(db) as base:
         log = structure(base, name)
         if not isinstance(log, Events):
-            raise ValueError(f"{name} is no event log, but a {type(log).__name__}")
+            raise ValueError(f"{name} is no event log, but of kind {type(log).__name__}")
         newest = after is None
         scan = log.scan(after=after, kind=kind, key=key, limit=limit, reverse=newest)
         found = list(islice(scan, limit))

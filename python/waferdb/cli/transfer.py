@@ -46,12 +46,12 @@ def import_(
         with progress(f"import {file.name}", total, count=False) as advance_to:
             numbered = enumerate(_lines(stream, file), start=1)
             while chunk := list(islice(numbered, CHUNK_ITEMS)):
-                new, failure = _new_items(memory, chunk, file)
-                memory.remember_many(new)
+                new, numbers, failure = _new_items(memory, chunk, file)
+                memory._remember_many(new, "routine", _refused(file, numbers, imported))
                 lines, imported = chunk[-1][0], imported + len(new)
                 skipped += sum(1 for _, line in chunk if line.strip()) - len(new)
                 if failure is not None:
-                    failure.add_note(f"{imported} memories were imported; mend it and run again")
+                    failure.add_note(_mend(imported))
                     raise failure
                 if total is not None:
                     advance_to(stream.tell(), None)
@@ -60,6 +60,15 @@ def import_(
         print_json({"imported": imported, "skipped": skipped, "lines": lines, "lsn": lsn})
     else:
         print_line(f"{db}: {imported:,} memories imported, {skipped:,} were already there")
+
+
+def _refused(file: Path, numbers: list[int], imported: int) -> Callable[[int], str]:
+    """What is added to the error of the n-th new item: its line, and what is there by then."""
+    return lambda place: f"in {file}:{numbers[place]}; {_mend(imported + place)}"
+
+
+def _mend(imported: int) -> str:
+    return f"{imported} memories were imported; mend it and run again"
 
 
 @contextmanager
@@ -82,9 +91,11 @@ def _lines(stream: BinaryIO, file: Path) -> Iterator[bytes]:
 
 def _new_items(
     memory: AgentMemory, chunk: list[tuple[int, bytes]], file: Path
-) -> tuple[list[dict[str, Any]], ValueError | None]:
-    """The items of a chunk that are not there yet, up to a bad line; and what is wrong there."""
+) -> tuple[list[dict[str, Any]], list[int], ValueError | None]:
+    """The items of a chunk that are not there yet, up to a bad line; their lines; and what is
+    wrong with the bad one."""
     items: dict[str, dict[str, Any]] = {}
+    lines: dict[str, int] = {}
     failure = None
     for number, line in chunk:
         if not line.strip():
@@ -95,10 +106,11 @@ def _new_items(
         except (ValueError, TypeError) as error:
             failure = ValueError(f"{file}:{number}: {error}")
             break
-        items.setdefault(item["key"], item)
+        if item["key"] not in items:
+            items[item["key"]], lines[item["key"]] = item, number
     present = memory.facts.get_many(list(items)) if items else []
-    known = {key for key, row in zip(items, present, strict=True) if row is not None}
-    return [item for key, item in items.items() if key not in known], failure
+    new = [key for key, row in zip(items, present, strict=True) if row is None]
+    return [items[key] for key in new], [lines[key] for key in new], failure
 
 
 def _item(line: bytes) -> dict[str, Any]:

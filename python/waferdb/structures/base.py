@@ -58,7 +58,13 @@ class Structure:
     def __get__(self, instance: Database | None, owner: type) -> Self:
         if instance is None:
             return self
-        bound: Any = instance._bound.get(self._name)
+        try:
+            bound: Any = instance._bound.get(self._name)
+        except AttributeError:
+            raise AttributeError(
+                f"{type(instance).__name__} is not open yet: call super().__init__(path) before "
+                f"{self._name!r} is used"
+            ) from None
         return bound if bound is not None else instance._bind(self._name)  # type: ignore[return-value]
 
     def __set__(self, instance: Database, value: object) -> NoReturn:
@@ -129,6 +135,8 @@ class Keyed(Structure, Generic[K]):
 
     __slots__ = ()
 
+    _key_type: type[str | bytes] = str
+
     def count(self, *, consistency: Consistency | None = None, as_of: AsOf | None = None) -> int:
         """How many keys there are.
 
@@ -153,9 +161,16 @@ class Keyed(Structure, Generic[K]):
         return self.keys()
 
     def __contains__(self, key: object) -> bool:
-        if not isinstance(key, str | bytes):
+        if not isinstance(key, self._key_type):
             return False
         return self._scope.strong().contains(self._id, key)
+
+    def _check_key(self, key: object) -> None:
+        """Raises `TypeError` for a key of another type; the engine itself takes both."""
+        if not isinstance(key, self._key_type):
+            raise TypeError(
+                f"a key of {self._name!r} is {self._key_type.__name__}, not {type(key).__name__}"
+            )
 
     def _check_past(self, as_of: AsOf | None) -> None:
         """Raises `TypeError` where a structure keeps no history."""
@@ -164,6 +179,10 @@ class Keyed(Structure, Generic[K]):
         if self._tx is None:
             raise TransactionError("for_update=True is for reads inside a transaction")
         self._tx.watch(self._id, key)
+
+
+def _no_page(count: int) -> Sequence[Any]:
+    return ()
 
 
 def _first(item: tuple[Any, ...]) -> Any:
@@ -208,14 +227,17 @@ class Cursor(Generic[T]):
             raise ClosedError("the cursor is closed; scan again")
         page = self._fetch(_PAGE_ITEMS)
         if not page:
+            # Nothing more is read, so nothing old is kept for it; another `next` ends again.
+            self._fetch = _no_page
+            self._close()
             raise StopIteration
         self._items = iter(page)
         return self._decode(next(self._items))
 
     def close(self) -> None:
         """Lets the snapshot go; a second call does nothing."""
-        if self._fetch is not None:
-            self._fetch = None
+        fetch, self._fetch = self._fetch, None
+        if fetch is not None and fetch is not _no_page:
             self._items = iter(())
             self._close()
 
@@ -238,9 +260,7 @@ def read_of(
     raw, version, time = found
     # What the reading transaction wrote itself has no version before its commit.
     own = version > _LSN_MAX
-    return Read(
-        decode(raw), None if own else version, units.to_datetime(time), Freshness(lsn)
-    )
+    return Read(decode(raw), None if own else version, units.to_datetime(time), Freshness(lsn))
 
 
 def check_limit(limit: int | None) -> None:
@@ -250,6 +270,13 @@ def check_limit(limit: int | None) -> None:
             raise TypeError(f"limit= is an int, not {type(limit).__name__}")
         if limit < 0:
             raise ValueError(f"limit={limit} is negative")
+
+
+def key_list(keys: Iterable[T]) -> list[T]:
+    """Several keys as a list; `TypeError` for one, whose letters would be taken for keys."""
+    if isinstance(keys, str | bytes):
+        raise TypeError(f"several keys are a list, not one {type(keys).__name__}")
+    return list(keys)
 
 
 def check_text(value: object, what: str) -> None:

@@ -49,9 +49,7 @@ class Cache(Keyed[str]):
         super().__init__()
         self.ttl = units.positive_duration(ttl, "ttl")
         self.source: str | Rows[Any, Any] | None = source
-        if capacity is not None and (
-            isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1
-        ):
+        if capacity is not None and (not units.is_int(capacity) or capacity < 1):
             raise SchemaError(f"capacity={capacity!r}: it is None or an int of at least 1")
         self.capacity = capacity
 
@@ -90,6 +88,8 @@ class Cache(Keyed[str]):
 
     def put(self, key: str, value: Any, ttl: units.Duration | None = None) -> Receipt:
         """Stores any storable `value` for `ttl` (by default the structure's)."""
+        if key.__class__ is not str:
+            self._check_key(key)
         micros = None if ttl is None else units.positive_duration(ttl, "ttl")
         encoded = documents.encode(value)
         tx = self._tx
@@ -101,17 +101,23 @@ class Cache(Keyed[str]):
 
     def delete(self, key: str) -> Receipt:
         """Deletes an entry; no error if there is none."""
+        if key.__class__ is not str:
+            self._check_key(key)
         return self._scope.write_loosely(_core.Transaction.delete, self._id, key)
 
     def get(
         self, key: str, default: D | None = None, *, consistency: Consistency | None = None
     ) -> Any | D | None:
         """The value under `key`, or `default` if there is none or it has expired."""
+        if key.__class__ is not str:
+            self._check_key(key)
         raw = self._reader(consistency, None).get(self._id, key)
         return default if raw is None else documents.decode(raw)
 
     def read(self, key: str, *, consistency: Consistency | None = None) -> Read[Any]:
         """The value with its version, time and freshness; absent: a `Read` of None."""
+        if key.__class__ is not str:
+            self._check_key(key)
         reader = self._scope.reader(consistency, None)
         return read_of(reader.read(self._id, key), documents.decode, reader.lsn)
 
@@ -120,6 +126,8 @@ class Cache(Keyed[str]):
             raise TypeError("a cache keeps no history; as_of= is for other structures")
 
     def __getitem__(self, key: str) -> Any:
+        if key.__class__ is not str:
+            self._check_key(key)
         raw = self._scope.strong().get(self._id, key)
         if raw is None:
             raise KeyError(key)

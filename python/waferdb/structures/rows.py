@@ -21,6 +21,7 @@ from waferdb.structures.base import (
     check_text,
     choice,
     in_chunks,
+    key_list,
     read_of,
 )
 
@@ -100,7 +101,7 @@ class Rows(Keyed[K], Generic[K, V]):
 
     def _wire(self) -> None:
         raw = self.codec == "raw"
-        self._key_type: type = bytes if raw else str
+        self._key_type = bytes if raw else str
         self._encode: Callable[[Any], bytes] = (
             documents.encode_raw if raw else documents.encode_document
         )
@@ -231,7 +232,7 @@ class Rows(Keyed[K], Generic[K, V]):
 
     def delete_many(self, keys: Iterable[K]) -> Receipt:
         """Deletes many keys, in one commit."""
-        gone = list(keys)
+        gone = key_list(keys)
         for key in gone:
             self._check_key(key)
         receipt = self._receipt
@@ -291,7 +292,7 @@ class Rows(Keyed[K], Generic[K, V]):
         as_of: AsOf | None = None,
     ) -> list[V | None]:
         """The documents of `keys` at one LSN, in their order, None where there is none."""
-        wanted = list(keys)
+        wanted = key_list(keys)
         for key in wanted:
             self._check_key(key)
         reader = self._scope.reader(consistency, as_of)
@@ -400,12 +401,6 @@ class Rows(Keyed[K], Generic[K, V]):
             self._scope, core.page, core.close, core.lsn, lambda item: (item[0], decode(item[1]))
         )
 
-    def _check_key(self, key: object) -> None:
-        if not isinstance(key, self._key_type):
-            raise TypeError(
-                f"a key of {self._name!r} is {self._key_type.__name__}, not {type(key).__name__}"
-            )
-
 
 def encode_where(where: Where | None) -> bytes:
     """The engine's form of a condition."""
@@ -432,7 +427,7 @@ def encode_where(where: Where | None) -> bytes:
 
 def check_policy(policy: object) -> Policy:
     """A policy, else `SchemaError`."""
-    if not isinstance(policy, policies.Eager | policies.Lazy | policies.Hybrid):
+    if not isinstance(policy, Policy):
         raise SchemaError(f"policy={policy!r}: it is eager(), lazy() or hybrid(…)")
     return policy
 
@@ -445,7 +440,7 @@ def _fields(given: Fields, name: str) -> tuple[tuple[str, ...], ...]:
     for entry in given:
         fields: tuple[str, ...] = entry if isinstance(entry, tuple | list) else (entry,)
         fields = tuple(fields)
-        if not fields or not all(isinstance(field, str) and field for field in fields):
+        if not fields or not all(map(_is_name, fields)):
             raise SchemaError(f"{name}: {entry!r} is neither a field nor a tuple of fields")
         if len(set(fields)) != len(fields):
             raise SchemaError(f"{name}: {entry!r} names a field twice")
@@ -453,6 +448,10 @@ def _fields(given: Fields, name: str) -> tuple[tuple[str, ...], ...]:
             raise SchemaError(f"{name}: {entry!r} is there twice")
         found.append(fields)
     return tuple(found)
+
+
+def _is_name(field: object) -> bool:
+    return isinstance(field, str) and bool(field)
 
 
 def _shown(indexes: tuple[tuple[str, ...], ...]) -> list[str | tuple[str, ...]]:

@@ -7,17 +7,18 @@ layout; the engine checks dimension, finiteness and norm.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import compress
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from waferdb import _core, documents, policies
+from waferdb import _core, documents, policies, units
 from waferdb.errors import LimitError, SchemaError, VectorError
 from waferdb.policies import Consistency, Policy
 from waferdb.results import Freshness, Hits, Plan, Read, Receipt, VectorPlan
 from waferdb.scope import AsOf, Scope
-from waferdb.structures.base import Keyed, Structure, choice, in_chunks, read_of
+from waferdb.structures.base import Keyed, Structure, choice, in_chunks, key_list, read_of
 from waferdb.structures.rows import Rows, Where, check_policy, encode_where
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ _F4 = np.dtype("<f4")
 _METRICS = ("cosine", "l2", "dot")
 _CODES = ("i8", "bf16", "f32")
 _HYBRID = policies.hybrid()
+# How often a search begins again because hits were forgotten under it; then it answers with fewer.
+_SEARCHES = 8
 
 
 class Vectors(Keyed[str]):
@@ -69,7 +72,7 @@ class Vectors(Keyed[str]):
     ) -> None:
         super().__init__()
         dim_max = _core.LIMITS["vector_dim_max"]
-        if isinstance(dim, bool) or not isinstance(dim, int) or not 1 <= dim <= dim_max:
+        if not units.is_int(dim) or not 1 <= dim <= dim_max:
             raise SchemaError(f"dim={dim!r}: it is an int from 1 to {dim_max}")
         if model is not None and not isinstance(model, str):
             raise SchemaError(f"model={model!r}: it is text")
@@ -133,6 +136,8 @@ class Vectors(Keyed[str]):
 
         Raises `VectorError` for another shape, NaN, infinity, or zero under cosine.
         """
+        if key.__class__ is not str:
+            self._check_key(key)
         array = self._array(vector, 1)
         tx = self._tx
         if tx is None:
@@ -143,7 +148,7 @@ class Vectors(Keyed[str]):
     def put_many(self, keys: Iterable[str], vectors: ArrayLike) -> Receipt:
         """Stores many: `vectors` has shape `(len(keys), dim)`. One commit (in a batch: one per
         `every` vectors)."""
-        names = list(keys)
+        names = self._keys(keys)
         array = self._array(vectors, 2)
         if len(names) != len(array):
             raise VectorError(f"{len(names)} keys for {len(array)} vectors; nothing was written")
@@ -157,6 +162,8 @@ class Vectors(Keyed[str]):
 
     def delete(self, key: str) -> Receipt:
         """Deletes the vector of a key; no error if there is none."""
+        if key.__class__ is not str:
+            self._check_key(key)
         return self._scope.write(_core.Transaction.delete, self._id, key)
 
     # Reading.
@@ -171,6 +178,8 @@ class Vectors(Keyed[str]):
         as_of: AsOf | None = None,
     ) -> Vector | D | None:
         """The vector as it was given: a read-only float32 array of shape `(dim,)`; or `default`."""
+        if key.__class__ is not str:
+            self._check_key(key)
         if for_update:
             self._watch(key)
         raw = self._reader(consistency, as_of).get(self._id, key)
@@ -184,7 +193,7 @@ class Vectors(Keyed[str]):
         as_of: AsOf | None = None,
     ) -> list[Vector | None]:
         """The vectors of `keys` at one LSN, in their order, None where there is none."""
-        raws = self._scope.reader(consistency, as_of).get_many(self._id, list(keys))
+        raws = self._scope.reader(consistency, as_of).get_many(self._id, self._keys(keys))
         return [None if raw is None else decode_vector(raw) for raw in raws]
 
     def read(
@@ -195,10 +204,14 @@ class Vectors(Keyed[str]):
         as_of: AsOf | None = None,
     ) -> Read[Vector]:
         """The vector with its version, time and freshness; absent: a `Read` of None."""
+        if key.__class__ is not str:
+            self._check_key(key)
         reader = self._scope.reader(consistency, as_of)
         return read_of(reader.read(self._id, key), decode_vector, reader.lsn)
 
     def __getitem__(self, key: str) -> Vector:
+        if key.__class__ is not str:
+            self._check_key(key)
         raw = self._scope.strong().get(self._id, key)
         if raw is None:
             raise KeyError(key)
@@ -225,8 +238,12 @@ class Vectors(Keyed[str]):
         _check_search(k, ef)
         condition = self._condition(where)
         reader = self._scope.reader(consistency, as_of)
-        keys, distances = reader.search(self._id, query, k, condition)
-        return self._hits(reader, keys, distances)
+        for _ in range(_SEARCHES):
+            keys, distances = reader.search(self._id, query, k, condition)
+            hits = self._hits(reader, keys, distances)
+            if len(hits) == len(keys):
+                break
+        return hits
 
     def search_many(
         self,
@@ -252,8 +269,24 @@ class Vectors(Keyed[str]):
             plan = Plan._from_json(reader.explain(self._rows, condition, None))
         return VectorPlan("exact", reader.count(self._id), plan)
 
+    def _keys(self, keys: Iterable[str]) -> list[str]:
+        names = key_list(keys)
+        for key in names:
+            if key.__class__ is not str:
+                self._check_key(key)
+        return names
+
     def _hits(self, reader: _core.Reader, keys: list[str], distances: list[float]) -> Hits:
+        """The hits; without those that were forgotten since they were found, at any LSN."""
         rows = None if self._rows is None else reader.get_many(self._rows, keys)
+        if rows is not None and None in rows:
+            there = [
+                row is not None or reader.contains(self._id, key)
+                for key, row in zip(keys, rows, strict=True)
+            ]
+            keys = list(compress(keys, there))
+            distances = list(compress(distances, there))
+            rows = list(compress(rows, there))
         return Hits(keys, distances, rows, documents.decode, Freshness(reader.lsn))
 
     def _condition(self, where: Where | None) -> bytes | None:

@@ -3,8 +3,8 @@
 //! Invariants:
 //! 1. The lock is an `flock` of the directory itself, so that a reader writes nothing and a
 //!    read-only directory can be locked.
-//! 2. It is released by closing the descriptor, never by LOCK_UN: a forked child that drops its
-//!    copy must not unlock its parent's. While such a child lives with the copy, the lock is held.
+//! 2. Only the process that took it unlocks it, when it lets go: a forked child that drops its copy
+//!    does not. A process that dies leaves the lock to the children it forked, until they end.
 //! 3. The file `LOCK` only names the writer for others to read; it locks nothing. A writer that
 //!    cannot write it (a full disk) holds the lock all the same, and empties it when it lets go.
 
@@ -24,21 +24,27 @@ pub(super) const FILE_NAME: &str = "LOCK";
 const FILE_BYTES_MAX: usize = 1024;
 
 struct DiskLock {
-    _directory: OwnedFd,
-    /// The file to empty at release, and the process that may do so.
-    named: Option<(OwnedFd, u32)>,
+    directory: OwnedFd,
+    /// The process that took it.
+    holder: u32,
+    /// The file to empty at release.
+    named: Option<OwnedFd>,
 }
 
 impl Lock for DiskLock {}
 
 impl Drop for DiskLock {
     fn drop(&mut self) {
-        if let Some((file, holder)) = &self.named
-            && *holder == std::process::id()
-        {
+        if self.holder != std::process::id() {
+            return;
+        }
+        if let Some(file) = &self.named {
             // A name that stays behind is harmless: it is believed only while the lock is held.
             let _ = rustix::fs::ftruncate(file, 0);
         }
+        // A forked child may have a copy of the descriptor; closing ours would not be enough. If
+        // it fails, closing is what is left.
+        let _ = rustix::fs::flock(&self.directory, FlockOperation::Unlock);
     }
 }
 
@@ -59,10 +65,10 @@ fn acquire_lock(root: &Path, exclusive: bool) -> Result<DiskLock> {
         Err(errno) => return Err(failed("lock", root, errno.into())),
     }
     let named = if exclusive { write_name(root).ok() } else { None };
-    Ok(DiskLock { _directory: directory, named })
+    Ok(DiskLock { directory, holder: std::process::id(), named })
 }
 
-fn write_name(root: &Path) -> rustix::io::Result<(OwnedFd, u32)> {
+fn write_name(root: &Path) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
     let flags = flags | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::open(root.join(FILE_NAME), flags, Mode::from_raw_mode(0o666))?;
@@ -71,7 +77,7 @@ fn write_name(root: &Path) -> rustix::io::Result<(OwnedFd, u32)> {
     let since = iso_utc(SystemClock::new().wall_micros());
     let text = format!("pid {pid}\nhost {host}\nsince {since}\n");
     rustix::io::pwrite(&file, text.as_bytes(), 0)?;
-    Ok((file, pid))
+    Ok(file)
 }
 
 /// The writer as its `LOCK` file names it: "pid 12 on host h since t".
@@ -144,13 +150,32 @@ fn describe(is_writer: bool, name: Option<String>, holders: &[Holder]) -> String
     let mut pids: Vec<_> = holders.iter().map(|holder| holder.pid).collect();
     pids.sort_unstable();
     pids.dedup();
-    let pids = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    let pids = pids.iter().map(|pid| process(*pid)).collect::<Vec<_>>().join(", ");
     match (is_writer, pids.is_empty()) {
         (true, true) => "a writer (which has not left its name)".to_owned(),
-        (true, false) => format!("a writer (pid {pids})"),
+        (true, false) => format!("a writer ({pids})"),
         (false, true) => "a reader or a writer (which has not left its name)".to_owned(),
-        (false, false) => format!("readers (pid {pids})"),
+        (false, false) => format!("readers ({pids})"),
     }
+}
+
+/// A process of this host as its kernel shows it: "pid 12 on host h since t".
+fn process(pid: u32) -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let since = started(pid).map(|seconds| format!(" since {}", iso_utc(seconds * 1_000_000)));
+    format!("pid {pid} on host {host}{}", since.unwrap_or_default())
+}
+
+/// When a process began, in seconds since the epoch: field 22 of its `stat` counts hundredths of a
+/// second (USER_HZ) from the boot time in /proc/stat. See proc(5).
+fn started(pid: u32) -> Option<i64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before may hold spaces and parentheses.
+    let behind_name = stat.rsplit_once(')')?.1;
+    let ticks: i64 = behind_name.split_ascii_whitespace().nth(19)?.parse().ok()?;
+    let system = fs::read_to_string("/proc/stat").ok()?;
+    let boot = system.lines().find_map(|line| line.strip_prefix("btime "))?;
+    Some(boot.trim().parse::<i64>().ok()? + ticks / 100)
 }
 
 /// "2026-01-31T23:59:59Z". Days to a date as in H. Hinnant, "chrono-compatible low-level date
@@ -191,23 +216,22 @@ mod tests {
 
     /// A forked child has a copy of the descriptor, as `try_clone` makes one.
     #[test]
-    fn a_copy_of_the_descriptor_neither_loses_nor_releases_the_lock() {
+    fn a_copy_of_the_descriptor_neither_releases_the_lock_nor_keeps_it_from_its_holder() {
         let directory = tempfile::tempdir().unwrap();
         let lock = acquire_lock(directory.path(), true).unwrap();
-        drop(lock._directory.try_clone().unwrap());
+        drop(lock.directory.try_clone().unwrap());
         assert!(acquire(directory.path(), false).is_err());
-        let copy = lock._directory.try_clone().unwrap();
+        let copy = lock.directory.try_clone().unwrap();
         drop(lock);
-        assert!(acquire(directory.path(), false).is_err());
-        drop(copy);
         assert!(acquire(directory.path(), true).is_ok());
+        drop(copy);
     }
 
     #[test]
     fn another_process_does_not_empty_the_name() {
         let directory = tempfile::tempdir().unwrap();
         let mut lock = acquire_lock(directory.path(), true).unwrap();
-        lock.named.as_mut().unwrap().1 += 1;
+        lock.holder += 1;
         drop(lock);
         assert!(read_name(directory.path()).is_some());
     }
@@ -234,9 +258,14 @@ mod tests {
 
     #[test]
     fn a_holder_is_described_by_what_is_known() {
-        let holders = [Holder { exclusive: false, pid: 9 }, Holder { exclusive: false, pid: 3 }];
-        assert_eq!(describe(false, None, &holders), "readers (pid 3, 9)");
-        assert_eq!(describe(true, None, &holders[..1]), "a writer (pid 9)");
+        // No process has so large a pid: what the kernel does not show is left out.
+        let (near, far) = (std::process::id(), u32::MAX);
+        let holders =
+            [Holder { exclusive: false, pid: far }, Holder { exclusive: false, pid: near }];
+        let (this, gone) = (process(near), process(far));
+        assert!(this.contains(" since 20") && !gone.contains("since"), "{this}, {gone}");
+        assert_eq!(describe(false, None, &holders), format!("readers ({this}, {gone})"));
+        assert_eq!(describe(true, None, &holders[..1]), format!("a writer ({gone})"));
         assert_eq!(describe(true, Some("pid 1".to_owned()), &holders), "a writer (pid 1)");
     }
 }

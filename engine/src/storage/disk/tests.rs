@@ -144,7 +144,7 @@ fn a_refused_writer_is_told_the_readers() {
     assert_eq!(error.kind(), ErrorKind::Locked);
     let shown = fs::read_to_string("/proc/locks").is_ok_and(|text| text.contains("FLOCK"));
     if shown {
-        let expected = format!("readers (pid {})", std::process::id());
+        let expected = format!("readers (pid {} on host ", std::process::id());
         assert!(error.message().contains(&expected), "{error}");
     }
     drop(readers);
