@@ -83,8 +83,9 @@ crash: setup ## every crash test at full depth
 # libFuzzer's instrumentation is behind unstable flags; RUSTC_BOOTSTRAP lets the stable compiler
 # take them. It also needs g++.
 fuzz: $(VENV)/bin/cargo-fuzz ## each fuzz target for FUZZ_SECONDS
-	set -e; for target in $$(cargo fuzz list); do \
-		RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS); done
+	set -e; for target in $$(cargo fuzz list); do mkdir -p fuzz/corpus/$$target; \
+		RUSTC_BOOTSTRAP=1 cargo fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -timeout=10; done
 
 $(VENV)/bin/cargo-fuzz: | $(VENV)/.tools
 	cargo install --locked --root $(VENV) --version $(CARGO_FUZZ_VERSION) cargo-fuzz

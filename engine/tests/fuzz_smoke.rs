@@ -116,7 +116,7 @@ smoke! {
     checkpoint_decode 1000;
     schema_json 1000;
     merkle_proof 200;
-    database_image 25;
+    database_image 60;
 }
 
 #[test]
