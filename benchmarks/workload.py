@@ -9,6 +9,7 @@ What a run hands in is made before its clock starts; encoding it is part of the 
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -143,12 +144,19 @@ class Run:
             remember(db, item)
         return self._outcome(len(all_items), time.perf_counter() - started)
 
-    def by_threads(self, all_items: Sequence[Item], threads: int) -> Outcome:
-        """`threads` writers, one commit per memory; the clock runs until the last is done."""
+    def by_threads(
+        self, all_items: Sequence[Item], threads: int, one_core: bool = False
+    ) -> Outcome:
+        """`threads` writers, one commit per memory; the clock runs until the last is done.
+
+        With `one_core` the writers (no other thread) keep to the first core they may use.
+        """
         db, failed = self.db, list[BaseException]()
         together = threading.Barrier(threads + 1)
 
         def write(own: Sequence[Item]) -> None:
+            if one_core:
+                os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
             together.wait()
             try:
                 for item in own:

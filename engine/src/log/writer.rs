@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::format::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::format::{self, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::queue::Group;
 use super::segment::{self, Segment};
 use crate::error::Result;
@@ -20,7 +20,9 @@ use crate::storage::aligned::AlignedBuffer;
 use crate::storage::{Cause, File, Open, Share, Storage};
 
 /// Zeros are written ahead in pieces of this.
-const AHEAD_BYTES: u64 = 256 << 10;
+const AHEAD_BYTES_MIN: u64 = 256 << 10;
+/// Large enough that the step which writes ahead comes before a committer at ten thousand a second.
+const AHEAD_BYTES_MAX: u64 = 1 << 20;
 /// Below this mean group size zeros written ahead pay for themselves.
 const AHEAD_GROUP_BYTES_MAX: u64 = 12 << 10;
 
@@ -49,6 +51,10 @@ impl Ahead {
         })
     }
 
+    fn piece(&self) -> u64 {
+        format::align_up(self.capacity / 8).clamp(AHEAD_BYTES_MIN, AHEAD_BYTES_MAX)
+    }
+
     /// Hands `[.., end)` to a group. `zeros`: write ahead of it where that is not done yet.
     fn claim(&self, end: u64, zeros: bool) -> Result<()> {
         if end <= self.zeroed.load(Ordering::Acquire) {
@@ -72,7 +78,7 @@ impl Ahead {
         let _writing = self.writing.lock();
         let from = self.zeroed.load(Ordering::Acquire);
         let sealed = self.sealed.load(Ordering::Acquire);
-        if sealed || from >= self.capacity || from.saturating_sub(group_end) > AHEAD_BYTES / 2 {
+        if sealed || from >= self.capacity || from.saturating_sub(group_end) > self.piece() / 2 {
             return Ok(false);
         }
         // Without a handle to spare the commits write their own zeros.
@@ -85,7 +91,7 @@ impl Ahead {
     }
 
     fn write_zeros(&self, file: &dyn File, from: u64) -> Result<()> {
-        let end = (from + AHEAD_BYTES).min(self.capacity);
+        let end = (from + self.piece()).min(self.capacity);
         if end <= from {
             return Ok(());
         }
@@ -182,7 +188,7 @@ impl Writer {
         }
         let (ahead, group_end) = (Arc::clone(&self.ahead), self.group_end);
         let left = ahead.zeroed.load(Ordering::Acquire).saturating_sub(group_end);
-        (left <= AHEAD_BYTES / 2)
+        (left <= ahead.piece() / 2)
             .then_some(move |storage: &dyn Storage| ahead.extend(storage, group_end))
     }
 
