@@ -561,11 +561,7 @@ impl Shared {
             Error::corruption(format!("LSN {lsn} is not in the ledger of commits"))
         })?;
         let commit = self.store.values.commit(&pointer)?;
-        let digests = match (&commit.head.salt, catalog.audited) {
-            (Some(salt), true) => crate::audit::digests(salt, &commit.frames),
-            _ => Vec::new(),
-        };
-        self.store.apply_to(catalog, &commit, &digests, Some(only))?;
+        self.store.apply_to(catalog, &commit, Some(only))?;
         Ok(())
     }
 

@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 
-use crate::audit;
 use crate::checkpoint::{Checkpoint, Epoch};
 use crate::clock::Micros;
 use crate::error::{Error, ErrorKind, Result};
@@ -225,12 +224,7 @@ impl Replay<'_> {
 
     fn commit(&mut self, commit: &Commit) -> Result<()> {
         self.time = self.time.max(commit.time);
-        let audited = self.store.catalog().audited;
-        let digests = match (&commit.head.salt, audited) {
-            (Some(salt), true) => audit::digests(salt, &commit.frames),
-            _ => Vec::new(),
-        };
-        self.store.apply(commit, &digests)?;
+        self.store.apply(commit)?;
         self.store.publish(commit.lsn);
         Ok(())
     }

@@ -278,10 +278,10 @@ impl Store {
     }
 
     /// Takes a commit into every structure; the hash of its audit leaf.
-    pub fn apply(&self, commit: &Commit, digests: &[audit::Hash]) -> Result<Option<audit::Hash>> {
+    pub fn apply(&self, commit: &Commit) -> Result<Option<audit::Hash>> {
         let catalog = self.catalog();
         self.values.admit(commit);
-        let leaf = self.apply_to(&catalog, commit, digests, None)?;
+        let leaf = self.apply_to(&catalog, commit, None)?;
         self.ledger.record(commit);
         Ok(leaf)
     }
@@ -291,7 +291,6 @@ impl Store {
         &self,
         catalog: &Arc<Catalog>,
         commit: &Commit,
-        digests: &[audit::Hash],
         only: Option<&[StructureId]>,
     ) -> Result<Option<audit::Hash>> {
         let snapshot = self.snapshot_of(Arc::clone(catalog), commit.lsn);
@@ -307,14 +306,13 @@ impl Store {
             let operation = Operation { frames: &commit.frames, op, number, slot };
             apply::operate(&state, &catalog.links, &operation, commit.lsn, &mut positions)?;
         }
-        Ok(self.push_leaves(catalog, commit, digests, only))
+        Ok(self.push_leaves(catalog, commit, only))
     }
 
     fn push_leaves(
         &self,
         catalog: &Catalog,
         commit: &Commit,
-        digests: &[audit::Hash],
         only: Option<&[StructureId]>,
     ) -> Option<audit::Hash> {
         if !catalog.audited {
@@ -327,7 +325,7 @@ impl Store {
                 continue;
             }
             let Some(index) = audit::leaf_index(structure.created, commit.lsn) else { continue };
-            let hash = *hash.get_or_insert_with(|| audit::leaf_hash(commit, digests));
+            let hash = *hash.get_or_insert_with(|| audit::leaf_hash(commit));
             let leaves = catalog.structures[&structure.id].leaves.as_ref();
             let mut leaves = leaves.expect("an audit has leaves").write();
             if leaves.size() == index {
@@ -608,7 +606,7 @@ impl crate::commit::pipeline::Apply for Applier {
     }
 
     fn apply(&self, sequenced: &Sequenced) -> Result<()> {
-        if let Some(leaf) = self.0.apply(&sequenced.commit, &sequenced.digests)? {
+        if let Some(leaf) = self.0.apply(&sequenced.commit)? {
             // An asynchronous commit is acknowledged before or after; the receipt takes either.
             sequenced.leaf.get_or_init(|| leaf);
         }

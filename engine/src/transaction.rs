@@ -524,7 +524,7 @@ impl Transaction {
                 Receipt { lsn: self.lsn, time, durable: true, leaf: None, txn: self.txn() };
             return Ok((receipt, None));
         }
-        let mut digests = self.salt_and_digests();
+        self.draw_salt();
         let ticket = loop {
             // Pinned until it is sequenced: what its checks rely on is not pruned meanwhile.
             let newest = match self.mode {
@@ -532,14 +532,12 @@ impl Transaction {
                 Mode::Single | Mode::Batch => Some(self.shared.pin_newest()?),
             };
             let mut prepared = self.prepare(newest.as_ref().map_or(self.lsn, Pin::lsn))?;
-            prepared.digests = std::mem::take(&mut digests);
             prepared.frames = std::mem::take(&mut self.batch.write().frames);
             let oldest = || self.shared.store.snapshots.oldest();
             match self.shared.pipeline.submit(Box::new(prepared), oldest)? {
                 Submitted::Done(ticket) => break ticket,
                 Submitted::Stale(prepared, _) => {
                     self.batch.write().frames = prepared.frames;
-                    digests = prepared.digests;
                     self.shared.pipeline.flush()?;
                 }
             }
@@ -548,7 +546,7 @@ impl Transaction {
         self.shared.pipeline.finish(&ticket, chained)?;
         self.shared.committed(self.batch.read().logical_bytes(), self.started);
         let commit = &ticket.sequenced.commit;
-        let leaf = || audit::leaf_hash(commit, &ticket.sequenced.digests);
+        let leaf = || audit::leaf_hash(commit);
         let receipt = Receipt {
             lsn: commit.lsn,
             time: commit.time,
@@ -559,16 +557,17 @@ impl Transaction {
         Ok((receipt, Some(baton)))
     }
 
-    fn salt_and_digests(&mut self) -> Vec<audit::Hash> {
+    /// The digests in the audit leaf are salted; they are computed when the commit is applied, off
+    /// its way to the log.
+    fn draw_salt(&mut self) {
         if !self.catalog.audited {
-            return Vec::new();
+            return;
         }
         let mut salt = [0u8; 16];
         for half in salt.chunks_mut(8) {
             half.copy_from_slice(&self.shared.options.random.next_u64().to_le_bytes());
         }
         self.head.salt = Some(salt);
-        audit::digests(&salt, &self.batch.read().frames)
     }
 }
 

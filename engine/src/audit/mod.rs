@@ -34,12 +34,13 @@ pub fn operation_digest(salt: &[u8; 16], frames: &Frames, op: &Op) -> Hash {
     digest.finalize().into()
 }
 
-pub fn digests(salt: &[u8; 16], frames: &Frames) -> Vec<Hash> {
+fn digests(salt: &[u8; 16], frames: &Frames) -> Vec<Hash> {
     frames.ops.iter().map(|op| operation_digest(salt, frames, op)).collect()
 }
 
 /// What is hashed as the leaf of a commit (RFC 6962 puts 0x00 before it).
-pub fn leaf_bytes(commit: &Commit, digests: &[Hash]) -> Vec<u8> {
+pub fn leaf_of(commit: &Commit) -> Vec<u8> {
+    let digests = commit.head.salt.map_or_else(Vec::new, |salt| digests(&salt, &commit.frames));
     let mut leaf = Vec::with_capacity(96 + digests.len() * merkle::HASH_BYTES);
     leaf.push(LEAF_VERSION);
     leaf.extend_from_slice(&commit.lsn.to_le_bytes());
@@ -54,14 +55,8 @@ pub fn leaf_bytes(commit: &Commit, digests: &[Hash]) -> Vec<u8> {
     leaf
 }
 
-pub fn leaf_hash(commit: &Commit, digests: &[Hash]) -> Hash {
-    merkle::leaf_hash(&leaf_bytes(commit, digests))
-}
-
-/// The leaf of a commit read back from the log.
-pub fn leaf_of(commit: &Commit) -> Vec<u8> {
-    let salt = commit.head.salt.unwrap_or_default();
-    leaf_bytes(commit, &digests(&salt, &commit.frames))
+pub fn leaf_hash(commit: &Commit) -> Hash {
+    merkle::leaf_hash(&leaf_of(commit))
 }
 
 /// The leaf's place in a tree declared at `created`.

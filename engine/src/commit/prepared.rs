@@ -31,15 +31,12 @@ pub struct Prepared {
     pub snapshot: Lsn,
     /// A snapshot too old to check is a conflict for the caller; else the caller looks again.
     pub hard: bool,
-    /// Salted digests of the operations, for the audit leaf; empty without one.
-    pub digests: Vec<[u8; 32]>,
     pub sync: bool,
 }
 
 /// A commit with its place in the log, on its way to the structures.
 pub struct Sequenced {
     pub commit: Commit,
-    pub digests: Vec<[u8; 32]>,
     /// The audit leaf's hash, once it is applied.
     pub leaf: OnceLock<[u8; 32]>,
     pub sync: bool,

@@ -31,7 +31,6 @@ impl Transaction {
             range_checks: Vec::new(),
             snapshot,
             hard,
-            digests: Vec::new(),
             // A barrier at every LSN that a crash took back would be none.
             sync: self.sync || batch.frames.ops.iter().any(|op| op.kind == OpKind::Forget),
         };
