@@ -102,10 +102,7 @@ pub fn find_or_create(storage: &dyn Storage, options: &Options) -> Result<(Datab
             segment::path(1)
         ))),
         (Marker::Absent | Marker::Damaged, Some(stored)) if holds_groups(&found)? => {
-            if writes {
-                marker::write(storage, &stored)?;
-            }
-            Ok((stored, found))
+            Ok((stored, Found { unmarked: true, ..found }))
         }
         _ => {
             check_empty(storage)?;
@@ -177,7 +174,7 @@ fn create(
     };
     let segment = segment::create(storage, header)?;
     marker::write(storage, &database)?;
-    Ok((database, Found { segments: vec![segment], torn_creation: None }))
+    Ok((database, Found { segments: vec![segment], torn_creation: None, unmarked: false }))
 }
 
 /// Replays the whole log into `store` and decides how it ends.
@@ -295,7 +292,11 @@ pub fn open_log(
         Mode::ReadWrite => {
             // A segment that no seal names is made anew when it is needed.
             end.unused.into_iter().for_each(|number| segments.remove(number));
-            make_writable(&**storage, &found, &end)?
+            let active = make_writable(&**storage, &found, &end)?;
+            if found.unmarked {
+                marker::write(&**storage, &database)?;
+            }
+            active
         }
         Mode::Read => found.segments[end.active].clone(),
     };

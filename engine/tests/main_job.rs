@@ -317,3 +317,53 @@ fn a_rebuild_lets_its_progress_write() {
     let report = waferdb::verify::verify(db.shared(), true, &mut |_, _| {}).unwrap();
     assert!(report.ok, "{:?}", report.problems);
 }
+
+/// A closed database of some segments on simulated storage, whose files can be damaged.
+fn closed(memories: i64) -> waferdb::storage::simulated::SimulatedStorage {
+    let storage = waferdb::storage::simulated::SimulatedStorage::new(1);
+    let db = reopen(&storage).unwrap();
+    for index in 0..memories {
+        remember(&db, &format!("k{index}"), "ann", index, &"long enough to fill ".repeat(40));
+    }
+    db.close().unwrap();
+    storage
+}
+
+fn reopen(
+    storage: &waferdb::storage::simulated::SimulatedStorage,
+) -> waferdb::error::Result<Database> {
+    let options = Options { segment_bytes_min: 32 << 10, segment_bytes_max: 32 << 10, ..options() };
+    Database::open(Arc::new(storage.clone()), options, Some(Schema::from_json(SCHEMA).unwrap()))
+}
+
+#[test]
+fn a_log_whose_first_segment_was_zeroed_is_not_made_anew_without_its_marker() {
+    let storage = closed(80);
+    let first = "log/00000001.wal";
+    let mut bytes = storage.read_file(first).unwrap();
+    bytes[512..].fill(0);
+    storage.write_file(first, &bytes);
+    storage.remove_file("DATABASE");
+    let before = storage.paths();
+    assert!(before.len() > 3, "several segments: {before:?}");
+    assert_eq!(reopen(&storage).err().unwrap().kind(), ErrorKind::Corruption);
+    assert_eq!(storage.paths(), before);
+}
+
+#[test]
+fn a_close_that_was_torn_over_does_not_stay_in_the_middle() {
+    let storage = closed(3);
+    let path = "log/00000001.wal";
+    let sound = storage.read_file(path).unwrap();
+    // The next session's first group replaced the close; its second sector alone reached the disk.
+    let mut torn = sound.clone();
+    torn.extend([0xA5; 512]);
+    torn.resize(32 << 10, 0);
+    storage.write_file(path, &torn);
+    let db = reopen(&storage).unwrap();
+    assert!(db.stats().unwrap().torn_tail.is_some());
+    remember(&db, "later", "ann", 9, "acknowledged behind the torn bytes");
+    db.close().unwrap();
+    storage.truncate_file(path, sound.len() as u64);
+    assert_eq!(reopen(&storage).err().unwrap().kind(), ErrorKind::Corruption);
+}

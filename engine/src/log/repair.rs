@@ -28,6 +28,8 @@ pub struct Found {
     pub segments: Vec<Segment>,
     /// A segment whose creation was cut off, to be removed before writing.
     pub torn_creation: Option<u64>,
+    /// The database's marker is lost or damaged, to be written anew once the log proved sound.
+    pub unmarked: bool,
 }
 
 /// Opens every segment. An empty result is a database whose creation was cut off, or none.
@@ -37,7 +39,7 @@ pub fn find_segments(storage: &dyn Storage, how: Open) -> Result<Found> {
         other => other?,
     };
     let numbers: Vec<u64> = names.iter().filter_map(|name| segment::number(name)).collect();
-    let mut found = Found { segments: Vec::new(), torn_creation: None };
+    let mut found = Found { segments: Vec::new(), torn_creation: None, unmarked: false };
     for (index, number) in numbers.iter().enumerate() {
         if *number != index as u64 + 1 {
             return Err(missing(storage, index as u64 + 1));
