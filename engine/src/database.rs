@@ -126,12 +126,7 @@ impl Database {
         let identity = Identity { database: recovered.database, epoch: epoch.number };
         let tail = Tail { segment: recovered.active.header.clone(), offset: recovered.offset };
         let queue = Queue::new(identity, tail, recovered.expected.group, recovered.expected.lsn);
-        let writer = Writer::new(
-            Arc::clone(&storage),
-            Arc::clone(&segments),
-            recovered.active.clone(),
-            recovered.offset,
-        );
+        let writer = Writer::new(Arc::clone(&segments), recovered.active.clone(), recovered.offset);
         let start = Start {
             database: recovered.database,
             epoch: epoch.number,

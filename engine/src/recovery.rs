@@ -272,11 +272,6 @@ pub fn next_epoch(checkpoint: &Checkpoint, expected: &Expected, incarnation: u64
     Epoch { number, incarnation, first_lsn: expected.lsn }
 }
 
-/// Where groups begin in a segment without any.
-pub fn first_offset() -> u64 {
-    SEGMENT_HEADER_BYTES as u64
-}
-
 pub fn open_log(
     storage: &Arc<dyn Storage>,
     options: &Options,

@@ -36,10 +36,6 @@ pub fn put_u64(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-pub fn put_u32(out: &mut Vec<u8>, value: u32) {
-    out.extend_from_slice(&value.to_le_bytes());
-}
-
 /// Reads what the `put_*` functions wrote.
 #[derive(Clone)]
 pub struct Decoder<'a> {

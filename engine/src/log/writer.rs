@@ -126,7 +126,6 @@ impl Segments {
 }
 
 pub struct Writer {
-    storage: Arc<dyn Storage>,
     segments: Arc<Segments>,
     active: Segment,
     ahead: Arc<Ahead>,
@@ -137,14 +136,9 @@ pub struct Writer {
 
 impl Writer {
     /// `end`: behind the last group of `active`.
-    pub fn new(
-        storage: Arc<dyn Storage>,
-        segments: Arc<Segments>,
-        active: Segment,
-        end: u64,
-    ) -> Self {
+    pub fn new(segments: Arc<Segments>, active: Segment, end: u64) -> Self {
         let ahead = Ahead::new(&active, end);
-        Self { storage, segments, active, ahead, group_end: end, mean_group_bytes: 0 }
+        Self { segments, active, ahead, group_end: end, mean_group_bytes: 0 }
     }
 
     /// Writes and syncs one closed group. After an error nothing may be written any more.
@@ -202,9 +196,5 @@ impl Writer {
         let header = segment.header.clone();
         segments.add(segment);
         Ok(header)
-    }
-
-    pub fn storage(&self) -> &Arc<dyn Storage> {
-        &self.storage
     }
 }
