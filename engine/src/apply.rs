@@ -12,10 +12,11 @@ use crate::events::{self, Positions};
 use crate::graph;
 use crate::log::Lsn;
 use crate::log::record::OpKind;
-use crate::lookup::{Change, Operation};
+use crate::lookup::{Change, Operation, Tree};
+use crate::ordered::Entry;
 use crate::rows::{self, Derived};
 use crate::schema::{Kind, RowCodec, Schema, Structure, StructureId};
-use crate::vector;
+use crate::{vector, vectors};
 
 /// What a change to one structure entails in others, resolved once per schema.
 #[derive(Debug, Default, Clone)]
@@ -92,18 +93,19 @@ pub fn operate(
         }
         (Kind::Rows { .. }, OpKind::Delete) => {
             changed = rows::delete(state, &derived(state, id), operation.key())?;
-            delete_linked(state, links, operation);
+            delete_linked(state, links, operation)?;
         }
         (Kind::Vectors { .. }, OpKind::Put) => {
             let bytes = operation.value().expect("a put has a value");
+            let entry = Entry::with_slot(operation.slot.clone());
+            state.set(Tree::new(id, vectors::KEYS), operation.key(), Some(entry));
             state.put_vector(id, operation.text_key(), &vector::from_bytes(bytes)?);
         }
         (Kind::Vectors { .. }, OpKind::Delete) => {
-            changed = state.vector(id, operation.text_key()).is_some();
-            state.delete_vector(id, operation.text_key());
+            changed = delete_vector(state, id, operation)?;
         }
-        (Kind::Cache { capacity, .. }, _) => cache::apply(state, operation, lsn, *capacity),
-        (Kind::Context {}, _) => context::apply(state, operation),
+        (Kind::Cache { capacity, .. }, _) => cache::apply(state, operation, lsn, *capacity)?,
+        (Kind::Context {}, _) => context::apply(state, operation)?,
         (Kind::Graph {}, _) => graph::apply(state, operation)?,
         (kind, operation_kind) => {
             return Err(Error::corruption(format!(
@@ -149,14 +151,26 @@ fn derived<S: Change>(state: &S, id: StructureId) -> Derived<'_> {
     Derived::of(structure).expect("the caller found rows")
 }
 
-fn delete_linked(state: &impl Change, links: &Links, operation: &Operation<'_>) {
+/// `true` if there was one.
+fn delete_vector(state: &impl Change, id: StructureId, operation: &Operation<'_>) -> Result<bool> {
+    let tree = Tree::new(id, vectors::KEYS);
+    let there = state.get(tree, operation.key())?.is_some();
+    if there {
+        state.set(tree, operation.key(), None);
+        state.delete_vector(id, operation.text_key());
+    }
+    Ok(there)
+}
+
+fn delete_linked(state: &impl Change, links: &Links, operation: &Operation<'_>) -> Result<()> {
     let id = operation.op.structure;
     for vectors in linked(&links.vectors, id) {
-        state.delete_vector(vectors, operation.text_key());
+        delete_vector(state, vectors, operation)?;
     }
     for cache in linked(&links.caches, id) {
-        cache::row_deleted(state, cache, operation.key());
+        cache::row_deleted(state, cache, operation.key())?;
     }
+    Ok(())
 }
 
 /// Every version of a key goes, here and in what is linked to it; a mask stays.
@@ -177,10 +191,11 @@ fn forget_in(state: &impl Change, id: StructureId, key: &[u8]) -> Result<()> {
         Kind::Rows { .. } => rows::forget(state, &derived(state, id), key)?,
         Kind::Vectors { .. } => {
             let text = std::str::from_utf8(key).map_err(|_| Error::corruption("key is no text"))?;
+            state.erase(Tree::new(id, vectors::KEYS), key);
             state.forget_vector(id, text);
         }
-        Kind::Cache { .. } => cache::forget(state, id, key),
-        Kind::Context {} => state.erase(crate::lookup::Tree::new(id, 0), key),
+        Kind::Cache { .. } => cache::forget(state, id, key)?,
+        Kind::Context {} => state.erase(Tree::new(id, 0), key),
         Kind::Graph {} => graph::forget(state, id, key)?,
         // Events are hidden by the mask; an audit leaf stays provable.
         Kind::Events { .. } | Kind::Audit {} => {}

@@ -4,6 +4,8 @@
 //! 1. Everything is told as of the newest visible LSN: the tree may hold leaves beyond it.
 //! 2. A leaf is made again from the log, so what it says can be compared with what was hashed.
 
+use std::sync::Arc;
+
 use crate::audit::{self, Hash, merkle};
 use crate::changes::{self, Part};
 use crate::clock::Micros;
@@ -11,6 +13,7 @@ use crate::database::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Lsn;
 use crate::log::record::{Commit, OpKind};
+use crate::materialised::Materialised;
 use crate::schema::{Kind, Schema, StructureId};
 
 /// What one operation of an entry did: to which structure, to which key.
@@ -40,7 +43,7 @@ pub struct Inclusion {
 /// Leaves and root of the tree now.
 pub fn head(shared: &Shared, id: StructureId) -> Result<(u64, Hash)> {
     let trail = Trail::of(shared, id)?;
-    trail.tree(|tree| tree.root(trail.size)).map(|root| (trail.size, root))
+    Ok((trail.size, merkle::root(&trail.known.leaves(), trail.size)?))
 }
 
 /// The entries behind the LSN `after`, of one actor if given, at most `limit`.
@@ -62,7 +65,7 @@ pub fn entries(
         let commit = changes::commit_at(shared, lsn)?;
         if actor.is_none_or(|wanted| commit.head.actor.as_deref() == Some(wanted)) {
             let index = trail.index(lsn)?;
-            let leaf = trail.tree(|tree| tree.leaf(index))?;
+            let leaf = trail.leaf(index)?;
             found.push(entry(schema, commit, index, leaf)?);
         }
     }
@@ -85,9 +88,8 @@ pub fn prove(shared: &Shared, id: StructureId, lsn: Lsn, size: Option<u64>) -> R
             "the entry of LSN {lsn} has index {index}: a tree of size={size} does not hold it"
         )));
     }
-    let (leaf, path) =
-        trail.tree(|tree| Some((tree.leaf(index)?, tree.inclusion(index, size)?)))?;
-    Ok(Inclusion { index, size, leaf, path })
+    let path = merkle::inclusion(&trail.known.leaves(), index, size)?;
+    Ok(Inclusion { index, size, leaf: trail.leaf(index)?, path })
 }
 
 /// That the tree of `size` leaves (now, if not given) continues the one of `old` leaves; the size
@@ -105,19 +107,18 @@ pub fn prove_growth(
             "old_size={old} is more than the {size} leaves of the later tree"
         )));
     }
-    trail.tree(|tree| tree.consistency(old, size)).map(|path| (size, path))
+    Ok((size, merkle::consistency(&trail.known.leaves(), old, size)?))
 }
 
 /// One audit structure as far as it is visible.
-struct Trail<'a> {
-    shared: &'a Shared,
-    id: StructureId,
+struct Trail {
+    known: Arc<Materialised>,
     created: Lsn,
     size: u64,
 }
 
-impl<'a> Trail<'a> {
-    fn of(shared: &'a Shared, id: StructureId) -> Result<Self> {
+impl Trail {
+    fn of(shared: &Shared, id: StructureId) -> Result<Self> {
         shared.check_open()?;
         let visible = shared.pipeline.strong()?;
         let catalog = shared.store.catalog();
@@ -133,14 +134,12 @@ impl<'a> Trail<'a> {
             )));
         }
         let created = structure.created;
-        Ok(Self { shared, id, created, size: audit::tree_size(created, visible) })
+        let known = Arc::clone(&catalog.structures[&id]);
+        Ok(Self { known, created, size: audit::tree_size(created, visible) })
     }
 
-    /// An answer of the tree, which holds every visible leaf.
-    fn tree<T>(&self, ask: impl FnOnce(&merkle::Tree) -> Option<T>) -> Result<T> {
-        let catalog = self.shared.store.catalog();
-        let leaves = catalog.structures.get(&self.id).and_then(|known| known.leaves.as_ref());
-        leaves.and_then(|leaves| ask(&leaves.read())).ok_or_else(|| {
+    fn leaf(&self, index: u64) -> Result<Hash> {
+        self.known.leaves().leaf(index)?.ok_or_else(|| {
             Error::corruption(format!(
                 "the audit tree holds fewer than the {} leaves that are committed: rebuild it",
                 self.size
@@ -212,8 +211,6 @@ fn joined(mut parts: Vec<Part>) -> Part {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::database::Database;
     use crate::options::Options;

@@ -1,7 +1,7 @@
 //! Cache: values with an expiry, optionally filled from rows.
 //!
-//! Trees: 0 key → expiry and value; 1 (LSN, operation) → key, the order in which entries were
-//! written, which is the order in which they leave a cache of bounded capacity. Invariants:
+//! Trees: 0 key → expiry and value; 1, in a cache of bounded capacity, (LSN, operation) → key: the
+//! order in which entries were written, which is the order in which they leave. Invariants:
 //! 1. An expired entry is never answered; engine time never decreases, so it never comes back.
 //! 2. With a source, an entry older than its row is never answered: the row is, or nothing.
 //! 3. Old versions are kept only while a snapshot may read them: a cache has no history.
@@ -25,8 +25,11 @@ fn entries(structure: StructureId) -> Tree {
     Tree::new(structure, 0)
 }
 
+/// The number of the tree in the order of age.
+pub const AGES: u16 = 1;
+
 fn by_age(structure: StructureId) -> Tree {
-    Tree::new(structure, 1)
+    Tree::new(structure, AGES)
 }
 
 fn age_key(lsn: Lsn, operation: u32) -> [u8; 12] {
@@ -36,7 +39,7 @@ fn age_key(lsn: Lsn, operation: u32) -> [u8; 12] {
     key
 }
 
-/// An entry's meta: its expiry, then its place in the order of age.
+/// An entry's meta: its expiry, then its place in the order of age if the capacity is bounded.
 fn encode_meta(expires: Micros, age: &[u8]) -> Vec<u8> {
     let mut meta = expires.to_le_bytes().to_vec();
     meta.extend_from_slice(age);
@@ -54,79 +57,91 @@ pub fn expiry(now: Micros, ttl: i64) -> Micros {
 }
 
 fn is_live(version: &Version, now: Micros) -> bool {
-    expires(&version.entry) > now
+    !has_expired(&version.entry, now)
 }
 
 /// Takes in a put (expiry in the meta) or a delete, and evicts beyond the capacity.
-pub fn apply(state: &impl Change, operation: &Operation<'_>, lsn: Lsn, capacity: Option<u64>) {
+pub fn apply(
+    state: &impl Change,
+    operation: &Operation<'_>,
+    lsn: Lsn,
+    capacity: Option<u64>,
+) -> Result<()> {
     let structure = operation.op.structure;
     let key = operation.key();
-    remove_age(state, structure, key);
     if operation.op.kind != OpKind::Put {
-        if state.get(entries(structure), key).is_some() {
-            state.set(entries(structure), key, None);
-        }
-        state.prune(entries(structure), key);
-        return;
+        return row_deleted(state, structure, key);
     }
     let expiry: [u8; 8] = operation.meta().try_into().unwrap_or_default();
     let age = age_key(lsn, operation.number);
-    let meta = encode_meta(Micros::from_le_bytes(expiry), &age);
+    let ordered = if capacity.is_some() { &age[..] } else { &[] };
+    let meta = encode_meta(Micros::from_le_bytes(expiry), ordered);
+    if capacity.is_some() {
+        remove_age(state, structure, key)?;
+        let back = Entry::with_meta(key, crate::ordered::Slot::None);
+        state.set(by_age(structure), &age, Some(back));
+    }
     state.set(entries(structure), key, Some(Entry::with_meta(meta, operation.slot.clone())));
-    state.set(by_age(structure), &age, Some(Entry::with_meta(key, crate::ordered::Slot::None)));
     state.prune(entries(structure), key);
     if let Some(capacity) = capacity {
-        evict(state, structure, capacity);
+        evict(state, structure, capacity)?;
     }
+    Ok(())
 }
 
-fn remove_age(state: &impl Change, structure: StructureId, key: &[u8]) {
-    if let Some(version) = state.get(entries(structure), key)
-        && let Some(age) = version.entry.meta.get(8..)
+fn remove_age(state: &impl Change, structure: StructureId, key: &[u8]) -> Result<()> {
+    if let Some(version) = state.get(entries(structure), key)?
+        && let Some(age) = version.entry.meta.get(8..).filter(|age| !age.is_empty())
     {
-        state.erase(by_age(structure), age);
+        state.set(by_age(structure), age, None);
     }
+    Ok(())
 }
 
-fn evict(state: &impl Change, structure: StructureId, capacity: u64) {
-    while state.count(by_age(structure)) > capacity {
-        let page = state.page(by_age(structure), &Range::all(), Direction::Forward, None, 1);
-        let Some(oldest) = page.items.into_iter().next() else { return };
-        let key = oldest.entry.expect("pages hold live items").meta;
-        state.erase(by_age(structure), &oldest.key);
+fn evict(state: &impl Change, structure: StructureId, capacity: u64) -> Result<()> {
+    while let Some(oldest) = state.overfull(structure, capacity)? {
+        let key = oldest.entry.expect("what is evicted exists").meta;
+        state.set(by_age(structure), &oldest.key, None);
         state.set(entries(structure), &key, None);
         state.prune(entries(structure), &key);
     }
+    Ok(())
 }
 
-pub fn forget(state: &impl Change, structure: StructureId, key: &[u8]) {
-    remove_age(state, structure, key);
+pub fn forget(state: &impl Change, structure: StructureId, key: &[u8]) -> Result<()> {
+    remove_age(state, structure, key)?;
     state.erase(entries(structure), key);
+    Ok(())
 }
 
-/// The row went: its entry goes with it.
-pub fn row_deleted(state: &impl Change, structure: StructureId, key: &[u8]) {
-    if state.get(entries(structure), key).is_some() {
-        remove_age(state, structure, key);
+/// The entry goes: it was deleted, or its row was.
+pub fn row_deleted(state: &impl Change, structure: StructureId, key: &[u8]) -> Result<()> {
+    if state.get(entries(structure), key)?.is_some() {
+        remove_age(state, structure, key)?;
         state.set(entries(structure), key, None);
         state.prune(entries(structure), key);
     }
+    Ok(())
 }
 
 /// The entry a read answers with, and the LSN that wrote it.
-pub fn find(look: &(impl Look + ?Sized), structure: StructureId, key: &[u8]) -> Option<Version> {
+pub fn find(
+    look: &(impl Look + ?Sized),
+    structure: StructureId,
+    key: &[u8],
+) -> Result<Option<Version>> {
     look.note_key(structure, key);
     let now = look.now();
-    let own = look.get(entries(structure), key).filter(|version| is_live(version, now));
-    let Some(rows) = source(look, structure) else { return own };
-    match look.state(rows, key) {
+    let own = look.get(entries(structure), key)?.filter(|version| is_live(version, now));
+    let Some(rows) = source(look, structure) else { return Ok(own) };
+    Ok(match look.state(rows, key)? {
         None => own,
         Some((lsn, None)) => own.filter(|own| own.lsn > lsn),
         Some((lsn, Some(entry))) => Some(match own {
             Some(own) if own.lsn >= lsn => own,
             _ => Version { lsn, entry },
         }),
-    }
+    })
 }
 
 /// The rows a cache fills itself from.
@@ -169,11 +184,11 @@ impl Scan {
     ) -> Result<Vec<rows::read::Row>> {
         let mut found = Vec::new();
         while found.len() < count && !self.done {
-            let (keys, next) = self.keys(look);
+            let (keys, next) = self.keys(look)?;
             self.after = next;
             self.done = self.after.is_none();
             for key in keys {
-                let Some(version) = find(look, self.structure, &key) else { continue };
+                let Some(version) = find(look, self.structure, &key)? else { continue };
                 let value: Arc<[u8]> = look.value(&version.entry.slot)?;
                 found.push(rows::read::Row { key: key.clone(), value, lsn: version.lsn });
                 self.left -= 1;
@@ -188,13 +203,13 @@ impl Scan {
     }
 
     /// Keys of the next step from both trees, in order, without doubles.
-    fn keys(&self, look: &(impl Look + ?Sized)) -> (Vec<Key>, Option<Key>) {
+    fn keys(&self, look: &(impl Look + ?Sized)) -> Result<(Vec<Key>, Option<Key>)> {
         let page = |tree| look.page(tree, &self.range, self.direction, self.after.as_deref(), STEP);
-        let own = page(entries(self.structure));
+        let own = page(entries(self.structure))?;
         let Some(rows) = source(look, self.structure) else {
-            return (own.items.into_iter().map(|item| item.key).collect(), own.next);
+            return Ok((own.items.into_iter().map(|item| item.key).collect(), own.next));
         };
-        let rows = page(rows);
+        let rows = page(rows)?;
         let before = |a: &[u8], b: &[u8]| match self.direction {
             Direction::Forward => a < b,
             Direction::Reverse => a > b,
@@ -214,11 +229,11 @@ impl Scan {
         if self.direction == Direction::Reverse {
             keys.reverse();
         }
-        (keys, bound)
+        Ok((keys, bound))
     }
 }
 
 /// Whether an entry left at `now` for good.
-pub fn has_expired(version: &Version, now: Micros) -> bool {
-    !is_live(version, now)
+pub fn has_expired(entry: &Entry, now: Micros) -> bool {
+    expires(entry) <= now
 }

@@ -77,7 +77,7 @@ impl Changes {
     fn committed(&self, schema: &Schema, commit: Commit) -> Result<Committed> {
         let frames = &commit.frames;
         let told = |op: &Op| -> Result<Change> {
-            let forgotten = self.shared.store.hides(op.structure, frames.key(op), commit.lsn);
+            let forgotten = self.shared.store.hides(op.structure, frames.key(op), commit.lsn)?;
             let value = frames.value(op).filter(|_| !forgotten);
             Ok(Change {
                 structure: schema.name_of(op.structure),
@@ -95,7 +95,7 @@ impl Changes {
 
 /// The commit of a visible LSN, read from the log.
 pub(crate) fn commit_at(shared: &Shared, lsn: Lsn) -> Result<Commit> {
-    let pointer = shared.place_of(lsn).ok_or_else(|| {
+    let pointer = shared.place_of(lsn)?.ok_or_else(|| {
         Error::corruption(format!("LSN {lsn} is not in the ledger of commits: run verify()"))
     })?;
     shared.store.values.commit(&pointer)

@@ -1,16 +1,27 @@
 //! Checkpoint records: what an opener needs to know before it replays.
 //!
-//! A full one holds the schema, the history of epochs, the history floor. docs/format.md,
-//! "Checkpoint" is the authority. They take no LSN and are written at every open that writes and at
-//! every change of the schema.
+//! One holds the schema, the history of epochs, the history floor, the live runs of every
+//! structure with the LSN up to which they go, and where in the log the replay begins.
+//! docs/format.md, "Checkpoint" is the authority. They take no LSN and are written at every open
+//! that writes, at every change of the schema, and whenever runs come or go. Invariants:
+//! 1. A file is whole and durable before a checkpoint names it, and removed only after a
+//!    checkpoint without it is durable.
+//! 2. Every commit behind `replay` is in the log from there on, and every commit before it in the
+//!    runs of each structure.
 
 use crate::codec::{Decoder, put_bytes, put_u64, put_varint};
 use crate::error::{Error, Result};
 use crate::log::Lsn;
+use crate::log::format::{Place, SEGMENT_HEADER_BYTES};
+use crate::log::reader::Expected;
+use crate::ordered::run::RunInfo;
 use crate::schema::Schema;
 
-const CHECKPOINT_VERSION: u8 = 1;
+const CHECKPOINT_VERSION: u8 = 2;
+/// Of the days when structures were in memory only: no runs, and the replay is of the whole log.
+const CHECKPOINT_VERSION_WITHOUT_RUNS: u8 = 1;
 const EPOCHS_MAX: usize = 1 << 16;
+const RUNS_MAX: usize = 1 << 16;
 
 /// One writer's term: the random incarnation tells copies of a directory apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,11 +31,64 @@ pub struct Epoch {
     pub first_lsn: Lsn,
 }
 
-#[derive(Debug, Clone, PartialEq, Default)]
+/// A place between two groups, and what the next one continues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    pub place: Place,
+    pub group: u64,
+    pub lsn: Lsn,
+    pub epoch: u64,
+}
+
+impl Mark {
+    /// Before the first group of a database.
+    pub fn first() -> Self {
+        let place = Place { segment: 1, offset: SEGMENT_HEADER_BYTES as u64 };
+        Self { place, group: 1, lsn: 1, epoch: 0 }
+    }
+
+    pub fn new((place, expected): (Place, Expected)) -> Self {
+        let Expected { group, lsn, epoch } = expected;
+        Self { place, group, lsn, epoch }
+    }
+
+    pub fn expected(&self) -> Expected {
+        Expected { group: self.group, lsn: self.lsn, epoch: self.epoch }
+    }
+}
+
+/// What is on disk of one structure; of the ledger under its own number.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Stored {
+    pub structure: u32,
+    /// Commits up to here are in the runs.
+    pub applied: Lsn,
+    /// Newest first.
+    pub runs: Vec<RunInfo>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint {
     pub epochs: Vec<Epoch>,
     pub floor: Lsn,
     pub schema: Schema,
+    pub replay: Mark,
+    /// No file with this number or a greater one was made yet.
+    pub next_uid: u64,
+    pub stored: Vec<Stored>,
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        Self {
+            epochs: Vec::new(),
+            floor: 0,
+            schema: Schema::default(),
+            replay: Mark::first(),
+            next_uid: 1,
+            stored: Vec::new(),
+        }
+    }
 }
 
 /// Older ones are of no use to fencing, and a database may be opened a million times.
@@ -37,6 +101,14 @@ impl Checkpoint {
         self.epochs.drain(..excess);
     }
 
+    pub fn of(&self, structure: u32) -> Option<&Stored> {
+        self.stored.iter().find(|stored| stored.structure == structure)
+    }
+
+    pub fn runs(&self) -> impl Iterator<Item = &RunInfo> {
+        self.stored.iter().flat_map(|stored| &stored.runs)
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![CHECKPOINT_VERSION];
         put_varint(&mut out, self.floor);
@@ -47,13 +119,24 @@ impl Checkpoint {
             put_varint(&mut out, epoch.first_lsn);
         }
         put_bytes(&mut out, self.schema.to_json().as_bytes());
+        let Mark { place, group, lsn, epoch } = self.replay;
+        for number in [place.segment, place.offset, group, lsn, epoch, self.next_uid] {
+            put_varint(&mut out, number);
+        }
+        put_varint(&mut out, self.stored.len() as u64);
+        for stored in &self.stored {
+            put_varint(&mut out, u64::from(stored.structure));
+            put_varint(&mut out, stored.applied);
+            put_varint(&mut out, stored.runs.len() as u64);
+            stored.runs.iter().for_each(|run| run.encode(&mut out));
+        }
         out
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let mut decoder = Decoder::new(bytes);
         let version = decoder.u8()?;
-        if version != CHECKPOINT_VERSION {
+        if version != CHECKPOINT_VERSION && version != CHECKPOINT_VERSION_WITHOUT_RUNS {
             return Err(Error::new(
                 crate::error::ErrorKind::Format,
                 format!("a checkpoint of version {version}: open it with a newer waferdb"),
@@ -72,16 +155,43 @@ impl Checkpoint {
         let schema = Schema::from_json(decoder.text()?)
             .and_then(|schema| schema.check_ids().map(|()| schema))
             .map_err(|error| Error::corruption(format!("the stored schema: {error}")))?;
-        if !decoder.is_empty() {
-            return Err(Error::corruption("bytes behind a checkpoint's schema"));
+        let mut checkpoint = Self { epochs, floor, schema, ..Self::default() };
+        if version != CHECKPOINT_VERSION_WITHOUT_RUNS {
+            checkpoint.decode_stored(&mut decoder)?;
         }
-        Ok(Self { epochs, floor, schema })
+        if !decoder.is_empty() {
+            return Err(Error::corruption("bytes behind a checkpoint"));
+        }
+        Ok(checkpoint)
+    }
+
+    fn decode_stored(&mut self, decoder: &mut Decoder<'_>) -> Result<()> {
+        let place = Place { segment: decoder.varint()?, offset: decoder.varint()? };
+        let (group, lsn, epoch) = (decoder.varint()?, decoder.varint()?, decoder.varint()?);
+        self.replay = Mark { place, group, lsn, epoch };
+        self.next_uid = decoder.varint()?;
+        for _ in 0..decoder.count(crate::limits::STRUCTURES_MAX + 1)? {
+            let structure = u32::try_from(decoder.varint()?)
+                .map_err(|_| Error::corruption("a structure's number out of range"))?;
+            let applied = decoder.varint()?;
+            let mut runs = Vec::new();
+            for _ in 0..decoder.count(RUNS_MAX)? {
+                runs.push(RunInfo::decode(decoder)?);
+            }
+            self.stored.push(Stored { structure, applied, runs });
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn run(uid: u64) -> RunInfo {
+        let (first_lsn, last_lsn) = (uid * 10, uid * 10 + 9);
+        RunInfo { uid, structure: 3, bytes: 4_096, root: 5, first_lsn, last_lsn, entries: 6 }
+    }
 
     #[test]
     fn checkpoints_round_trip_and_hostile_counts_are_refused() {
@@ -91,7 +201,12 @@ mod tests {
                 Epoch { number: 2, incarnation: u64::MAX, first_lsn: 90 },
             ],
             floor: 12,
-            schema: Schema::default(),
+            stored: vec![
+                Stored { structure: 0, applied: 80, runs: Vec::new() },
+                Stored { structure: 3, applied: 80, runs: vec![run(7), run(2)] },
+            ],
+            next_uid: 9,
+            ..Checkpoint::default()
         };
         let bytes = checkpoint.encode();
         assert_eq!(Checkpoint::decode(&bytes).unwrap(), checkpoint);

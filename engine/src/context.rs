@@ -26,24 +26,26 @@ pub fn scope_key(scope: &str) -> Vec<u8> {
 }
 
 /// Takes in a set, a delete of one name, or of a whole scope.
-pub fn apply(state: &impl Change, operation: &Operation<'_>) {
+pub fn apply(state: &impl Change, operation: &Operation<'_>) -> Result<()> {
     let tree = Tree::new(operation.op.structure, 0);
     let key = operation.key();
     match operation.op.kind {
         OpKind::Put => state.set(tree, key, Some(Entry::with_slot(operation.slot.clone()))),
-        OpKind::DeleteScope => delete_scope(state, tree, key),
-        _ => state.set(tree, key, None),
+        OpKind::DeleteScope => return delete_scope(state, tree, key),
+        _ if state.get(tree, key)?.is_some() => state.set(tree, key, None),
+        _ => {}
     }
+    Ok(())
 }
 
-fn delete_scope(state: &impl Change, tree: Tree, scope: &[u8]) {
+fn delete_scope(state: &impl Change, tree: Tree, scope: &[u8]) -> Result<()> {
     let range = Range::prefix(scope);
     let mut after: Option<Box<[u8]>> = None;
     loop {
-        let page = state.page(tree, &range, Direction::Forward, after.as_deref(), STEP);
+        let page = state.page(tree, &range, Direction::Forward, after.as_deref(), STEP)?;
         page.items.iter().for_each(|item| state.set(tree, &item.key, None));
         if page.next.is_none() {
-            return;
+            return Ok(());
         }
         after = page.next;
     }
@@ -61,7 +63,7 @@ pub fn load(
     let mut names = Vec::new();
     let mut after: Option<Box<[u8]>> = None;
     loop {
-        let page = look.page(tree, &range, Direction::Forward, after.as_deref(), STEP);
+        let page = look.page(tree, &range, Direction::Forward, after.as_deref(), STEP)?;
         for item in page.items {
             let name = order::take_text(&mut &item.key[prefix.len()..])?.into_owned();
             let entry = item.entry.expect("pages hold live items");
@@ -81,7 +83,7 @@ pub fn scopes(look: &(impl Look + ?Sized), structure: StructureId) -> Result<Vec
     let mut scopes = Vec::new();
     let mut range = Range::all();
     loop {
-        let page = look.page(tree, &range, Direction::Forward, None, 1);
+        let page = look.page(tree, &range, Direction::Forward, None, 1)?;
         let Some(item) = page.items.first() else {
             // A page may hold nothing but deleted names and still not be the last.
             match page.next {

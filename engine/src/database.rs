@@ -7,31 +7,34 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
+use crate::backup;
 use crate::checkpoint::{Checkpoint, Epoch};
 use crate::clock::Micros;
 use crate::commit::pipeline::{Pipeline, Start};
 use crate::error::{Error, ErrorKind, Result};
+use crate::flush::{self, Files};
 use crate::latency::Latency;
-use crate::log::format::{Identity, RecordKind};
+use crate::log::format::Identity;
 use crate::log::queue::{Queue, Tail};
 use crate::log::reader::{Epochs, PointReader};
 use crate::log::record::TxnId;
 use crate::log::writer::{Segments, Writer};
 use crate::log::{Lsn, Pointer};
 use crate::options::{Durability, Mode, Options};
+use crate::ordered::run::{self, BlockCache};
 use crate::propagation::Policy;
 use crate::reader::Reader;
-use crate::recovery::{self, Recovered};
+use crate::recovery::{self, Recovered, Restored};
 use crate::scheduler::Scheduler;
-use crate::schema::{Kind, Schema, StructureId};
+use crate::schema::{Schema, StructureId};
 use crate::snapshot::Pin;
 use crate::stats::{Lag, PolicyInForce, Stats};
 use crate::storage::metered::{Meter, MeteredStorage};
 use crate::storage::{Lock, Storage};
 use crate::store::{Applier, Catalog, Store, with_sources};
 use crate::transaction::{self, Transaction, TransactionOptions};
+use crate::upkeep::Upkeep;
 use crate::values::Values;
-use crate::{backup, cache, ordered};
 
 /// What every handle, transaction and reader of one open database shares.
 pub struct Shared {
@@ -50,10 +53,13 @@ pub struct Shared {
     closing: Mutex<bool>,
     /// Held while the schema changes or a structure is rebuilt.
     changing: Mutex<()>,
-    checkpoint: RwLock<Checkpoint>,
-    sweeping: Mutex<BTreeMap<StructureId, Box<[u8]>>>,
+    pub checkpoint: RwLock<Checkpoint>,
+    pub files: Files,
+    pub upkeep: Upkeep,
     pub stopping: Mutex<bool>,
     torn: Option<String>,
+    /// Why derived files were made again at the opening, if they were.
+    rebuilt: Option<String>,
     lock: Mutex<Option<Box<dyn Lock>>>,
 }
 
@@ -77,6 +83,10 @@ impl Database {
         let lock = storage.lock(options.mode == Mode::ReadWrite)?;
         let log = recovery::find_or_create(&*storage, &options)?;
         let (segments, epochs) = (Arc::<Segments>::default(), Arc::<Epochs>::default());
+        log.1.segments.iter().for_each(|segment| segments.add(segment.clone()));
+        let blocks = Arc::new(BlockCache::new(options.memory_bytes / 8));
+        let files = Files::new(Arc::clone(&storage), log.0, blocks);
+        let restored = recovery::restore(&log.1, &files, &epochs)?;
         let reader = PointReader {
             database: log.0,
             segments: Arc::clone(&segments),
@@ -92,13 +102,30 @@ impl Database {
                 None => clock.wall_micros(),
             }
         };
-        let store = Store::new(Schema::default(), values, keeps_all, Box::new(engine_now));
-        let recovered = recovery::open_log(&storage, &options, &store, &segments, &epochs, log)?;
-        let shared =
-            Self::start(storage, options, meter, store, (segments, epochs), &recovered, lock)?;
+        let Restored { checkpoint, catalog, ledger, damaged, whole } = restored;
+        let store = Store::new(catalog, ledger, values, keeps_all, Box::new(engine_now));
+        let known = (&*segments, &*epochs);
+        let start = (checkpoint, whole);
+        let mut recovered =
+            recovery::open_log(&storage, &options, &store, known, log, start, &files)?;
+        recovered.rebuilt = damaged;
+        let shared = Self::start(
+            storage,
+            options,
+            meter,
+            store,
+            (segments, epochs),
+            files,
+            recovered,
+            lock,
+        )?;
+        let (shared, recovered) = shared;
         // The pipeline keeps engine time; expiry asks it from now on.
         let known = now.set(Arc::downgrade(&shared.pipeline));
         assert!(known.is_ok(), "set once");
+        let weak = Arc::downgrade(&shared);
+        let hook = move || weak.upgrade().iter().for_each(|shared| shared.take_stock());
+        assert!(shared.store.hook.set(Box::new(hook)).is_ok(), "set once");
         shared.adopt(&recovered, declared)?;
         let background = shared.options.background && shared.options.mode == Mode::ReadWrite;
         let scheduler = background.then(|| {
@@ -115,9 +142,10 @@ impl Database {
         meter: Arc<Meter>,
         store: Store,
         (segments, epochs): (Arc<Segments>, Arc<Epochs>),
-        recovered: &Recovered,
+        files: Files,
+        recovered: Recovered,
         lock: Box<dyn Lock>,
-    ) -> Result<Arc<Shared>> {
+    ) -> Result<(Arc<Shared>, Recovered)> {
         let incarnation = options.random.next_u64();
         let epoch = recovery::next_epoch(&recovered.checkpoint, &recovered.expected, incarnation);
         if options.mode == Mode::ReadWrite {
@@ -150,7 +178,7 @@ impl Database {
         store.values.attach(Box::new(move |segment, offset, into| {
             unsynced.upgrade().is_some_and(|log| log.read_unsynced(segment, offset, into))
         }));
-        Ok(Arc::new(Shared {
+        let shared = Arc::new(Shared {
             options,
             storage,
             meter,
@@ -165,11 +193,15 @@ impl Database {
             closing: Mutex::new(false),
             changing: Mutex::new(()),
             checkpoint: RwLock::new(recovered.checkpoint.clone()),
-            sweeping: Mutex::default(),
+            files,
+            upkeep: Upkeep::default(),
             stopping: Mutex::new(false),
             torn: recovered.torn.clone(),
+            rebuilt: recovered.rebuilt.clone(),
             lock: Mutex::new(Some(lock)),
-        }))
+        });
+        shared.take_stock();
+        Ok((shared, recovered))
     }
 
     pub fn shared(&self) -> &Arc<Shared> {
@@ -233,7 +265,7 @@ impl Database {
                  as_of",
             ));
         }
-        self.reader_at(self.shared.store.ledger.lsn_at(time, newest))
+        self.reader_at(self.shared.store.ledger.lsn_at(time, newest)?)
     }
 
     /// Reads at the newest LSN from now on, which must be at least `at_least`.
@@ -279,7 +311,7 @@ impl Database {
         // What is on its way is decided first.
         self.flush()?;
         let visible = self.shared.pipeline.strong()?;
-        Ok(self.shared.store.ledger.transaction(&TxnId::parse(txn), visible).is_some())
+        Ok(self.shared.store.ledger.transaction(&TxnId::parse(txn), visible)?.is_some())
     }
 
     pub fn flush(&self) -> Result<()> {
@@ -315,7 +347,19 @@ impl Database {
     /// One background step, for callers that run without a thread; `false`: nothing was due.
     pub fn step(&self) -> Result<bool> {
         self.shared.check_open()?;
-        self.shared.step()
+        self.shared.any_step()
+    }
+
+    /// Everything committed is in runs afterwards. `true` if some was not.
+    pub fn flush_memtables(&self) -> Result<bool> {
+        self.shared.check_open()?;
+        self.shared.flush_memtables()
+    }
+
+    /// A slice of a merge; `false`: none is due.
+    pub fn merge_step(&self) -> Result<bool> {
+        self.shared.check_writable()?;
+        self.shared.merge_step()
     }
 
     /// Drops a structure's memory and makes it again from the log.
@@ -357,10 +401,13 @@ impl Database {
         }
         *self.shared.stopping.lock() = true;
         if let Some(scheduler) = &self.scheduler {
-            scheduler.stop();
+            scheduler.stop(&self.shared);
         }
+        self.shared.abandon_merge();
         let closed = match self.shared.options.mode {
-            Mode::ReadWrite => self.shared.pipeline.close(),
+            Mode::ReadWrite => {
+                self.shared.flush_before_close().and_then(|()| self.shared.pipeline.close())
+            }
             Mode::Read => Ok(()),
         };
         if let Some(scheduler) = &self.scheduler {
@@ -403,13 +450,13 @@ impl Shared {
     }
 
     /// When `lsn` was committed; 0 before the first.
-    pub fn time_of(&self, lsn: Lsn) -> Micros {
-        self.store.ledger.commit(lsn).map_or(0, |(time, _)| time)
+    pub fn time_of(&self, lsn: Lsn) -> Result<Micros> {
+        Ok(self.store.ledger.commit(lsn)?.map_or(0, |(time, _)| time))
     }
 
     /// Place of a commit's record.
-    pub fn place_of(&self, lsn: Lsn) -> Option<Pointer> {
-        self.store.ledger.commit(lsn).map(|(_, pointer)| pointer)
+    pub fn place_of(&self, lsn: Lsn) -> Result<Option<Pointer>> {
+        Ok(self.store.ledger.commit(lsn)?.map(|(_, pointer)| pointer))
     }
 
     pub fn committed(&self, logical_bytes: u64, started: u64) {
@@ -449,32 +496,17 @@ impl Shared {
         rebuild.retain(|id| schema.by_id(*id).is_some());
         rebuild.sort_unstable();
         rebuild.dedup();
+        if writes {
+            self.checkpoint.write().begin_epoch(self.epoch);
+            self.raise_floor()?;
+        }
         if rebuild.is_empty() || lsn == 0 {
             let catalog = Catalog::new(schema, Some(&known), &rebuild);
             self.store.replace_catalog(catalog);
         } else {
             self.rebuild(rebuild, Some(schema), |_, _| {})?;
         }
-        if !writes {
-            return Ok(());
-        }
-        {
-            let mut checkpoint = self.checkpoint.write();
-            checkpoint.begin_epoch(self.epoch);
-        }
-        self.raise_floor();
-        self.write_checkpoint()
-    }
-
-    fn write_checkpoint(&self) -> Result<()> {
-        let body = {
-            let mut checkpoint = self.checkpoint.write();
-            checkpoint.schema = self.store.catalog().schema.clone();
-            checkpoint.floor = self.store.floor();
-            checkpoint.encode()
-        };
-        self.pipeline.control(RecordKind::Checkpoint, &body)?;
-        Ok(())
+        if writes { self.write_checkpoint() } else { Ok(()) }
     }
 
     fn change_schema(&self, change: impl FnOnce(&Schema) -> Result<Schema>) -> Result<()> {
@@ -483,18 +515,15 @@ impl Shared {
         let known = self.store.catalog();
         let schema = change(&known.schema)?;
         let rebuild = recovery::changed(&known, &schema);
-        if rebuild.is_empty() {
-            self.store.replace_catalog(Catalog::new(schema, Some(&known), &[]));
-        } else {
-            self.rebuild_locked(rebuild, Some(schema), |_, _| {})?;
+        if !rebuild.is_empty() {
+            return self.rebuild_locked(rebuild, Some(schema), |_, _| {});
         }
-        if let Err(error) = self.write_checkpoint() {
+        self.store.replace_catalog(Catalog::new(schema, Some(&known), &[]));
+        self.write_checkpoint().inspect_err(|_| {
             // What is not durable did not happen.
             let back = Catalog::new(known.schema.clone(), Some(&known), &[]);
             self.store.replace_catalog(back);
-            return Err(error);
-        }
-        Ok(())
+        })
     }
 
     fn rebuild(
@@ -513,46 +542,95 @@ impl Shared {
         &self,
         structures: Vec<StructureId>,
         schema: Option<Schema>,
-        mut progress: impl FnMut(u64, u64),
+        progress: impl FnMut(u64, u64),
     ) -> Result<()> {
-        const CAUGHT_UP: u64 = 256;
         let known = self.store.catalog();
         let schema = schema.unwrap_or_else(|| known.schema.clone());
         let links = crate::apply::Links::of(&schema);
         let only = with_sources(&links, structures);
         let catalog = Arc::new(Catalog::new(schema, Some(&known), &only));
-        let mut done = 0;
+        let made = self.make_again(&catalog, &only, progress);
+        if made.is_err() && !Arc::ptr_eq(&known, &self.store.catalog()) {
+            // They are in use and not durable, and what is not durable did not happen: what they
+            // replaced is made again in memory, with the commits that came meanwhile.
+            let back = Arc::new(Catalog::new(known.schema.clone(), Some(&known), &only));
+            let newest = self.replay_upto(&back, &only, 0, &mut |_, _| {})?;
+            self.catch_up(&back, &only, newest)?;
+        }
+        made
+    }
+
+    fn make_again(
+        &self,
+        catalog: &Arc<Catalog>,
+        only: &[StructureId],
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<()> {
+        let done = self.replay_upto(catalog, only, 0, &mut progress)?;
+        if self.options.mode == Mode::ReadWrite {
+            self.pipeline.flush()?;
+        }
+        let replaced = self.store.catalog();
+        self.swap_structures(|| self.catch_up(catalog, only, done))?;
+        for id in only {
+            let runs = replaced.structures.get(id).map(|known| known.ordered.layers());
+            let runs = runs.iter().flat_map(|layers| &layers.runs);
+            runs.for_each(|run| self.files.discard(run.info().uid));
+        }
+        let newest = self.pipeline.visible();
+        progress(newest, newest);
+        Ok(())
+    }
+
+    /// Replays the log from behind `done` until few commits are missing.
+    fn replay_upto(
+        &self,
+        catalog: &Arc<Catalog>,
+        only: &[StructureId],
+        mut done: Lsn,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Lsn> {
+        const CAUGHT_UP: u64 = 256;
         loop {
             let newest = self.pipeline.visible();
             if newest - done <= CAUGHT_UP {
-                break;
+                return Ok(done);
             }
             for lsn in done + 1..=newest {
-                self.replay_one(&catalog, &only, lsn)?;
-                if lsn % 1024 == 0 || lsn == newest {
+                self.replay_one(catalog, only, lsn)?;
+                if lsn % CAUGHT_UP == 0 {
+                    self.write_apart(catalog, only, lsn)?;
                     progress(lsn, newest);
                 }
             }
             done = newest;
         }
-        if self.options.mode == Mode::ReadWrite {
-            self.pipeline.flush()?;
+    }
+
+    /// Keeps the memory of structures that are made again within the budget.
+    fn write_apart(&self, catalog: &Arc<Catalog>, only: &[StructureId], lsn: Lsn) -> Result<()> {
+        let bytes = |id: &StructureId| catalog.structure(*id).ordered.active_bytes() as u64;
+        let held: u64 = only.iter().map(bytes).sum();
+        if self.options.mode == Mode::Read || held < self.options.memtable_bytes / 2 {
+            return Ok(());
         }
-        let newest = {
-            let _paused = self.pipeline.pause_applying();
-            let newest = self.pipeline.visible();
-            for lsn in done + 1..=newest {
-                self.replay_one(&catalog, &only, lsn)?;
-            }
-            self.store.replace_catalog(Catalog::clone(&catalog));
-            newest
-        };
-        progress(newest, newest);
+        // Nothing outruns durability.
+        self.pipeline.flush()?;
+        flush::write_apart(&self.files, &self.store, catalog, only, lsn)
+    }
+
+    /// Replays the last commits while nothing is applied, and puts the catalogue in use.
+    fn catch_up(&self, catalog: &Arc<Catalog>, only: &[StructureId], done: Lsn) -> Result<()> {
+        let _paused = self.pipeline.pause_applying();
+        for lsn in done + 1..=self.pipeline.visible() {
+            self.replay_one(catalog, only, lsn)?;
+        }
+        self.store.replace_catalog(Catalog::clone(catalog));
         Ok(())
     }
 
     fn replay_one(&self, catalog: &Arc<Catalog>, only: &[StructureId], lsn: Lsn) -> Result<()> {
-        let pointer = self.place_of(lsn).ok_or_else(|| {
+        let pointer = self.place_of(lsn)?.ok_or_else(|| {
             Error::corruption(format!("LSN {lsn} is not in the ledger of commits"))
         })?;
         let commit = self.store.values.commit(&pointer)?;
@@ -561,13 +639,13 @@ impl Shared {
     }
 
     /// History older than asked for is not answered any more.
-    fn raise_floor(&self) -> bool {
-        let Some(history) = self.options.history_micros else { return false };
+    fn raise_floor(&self) -> Result<bool> {
+        let Some(history) = self.options.history_micros else { return Ok(false) };
         // What is not durable may be withdrawn; the floor could not follow.
         let newest = self.pipeline.visible().min(self.pipeline.durable());
         let horizon = self.pipeline.now().saturating_sub(history);
         let before = self.store.floor();
-        let floor = self.store.raise_floor(self.store.ledger.lsn_at(horizon, newest));
+        let floor = self.store.raise_floor(self.store.ledger.lsn_at(horizon, newest)?);
         let raised = floor > before;
         if raised {
             for structure in self.store.catalog().structures.values() {
@@ -576,7 +654,7 @@ impl Shared {
                 }
             }
         }
-        raised
+        Ok(raised)
     }
 
     /// One background step; `true` if it did something.
@@ -589,50 +667,13 @@ impl Shared {
         let ahead = self.pipeline.ahead_step();
         let idle = self.pipeline.idle_step();
         let aged = self.raise_floor();
-        let swept = self.sweep_step();
-        Ok(flushed? | ahead? | idle? | aged | swept)
+        Ok(flushed? | ahead? | idle? | aged?)
     }
 
-    /// Drops expired entries and tombstones of a page of each cache from memory.
-    fn sweep_step(&self) -> bool {
-        const STEP: usize = 256;
-        let Some(_paused) = self.pipeline.try_pause_applying() else { return false };
-        let catalog = self.store.catalog();
-        let (visible, now) = (self.pipeline.visible(), self.pipeline.now());
-        let oldest = self.store.snapshots.oldest().unwrap_or(visible).min(visible);
-        let mut removed = false;
-        for structure in &catalog.schema.structures {
-            let Kind::Cache { capacity, .. } = &structure.kind else { continue };
-            let [entries, ages] = &catalog.structures[&structure.id].trees[..] else { continue };
-            let mut sweeping = self.sweeping.lock();
-            let after = sweeping.remove(&structure.id);
-            let all = ordered::Range::all();
-            let page =
-                entries.page(&all, ordered::Direction::Forward, after.as_deref(), visible, STEP);
-            if page.len() == STEP {
-                sweeping.extend(page.last().map(|last| (structure.id, last.key.clone())));
-            }
-            for item in page {
-                let Some(entry) = item.entry else {
-                    entries.prune(&item.key, oldest.saturating_sub(1));
-                    continue;
-                };
-                let version = ordered::Version { lsn: item.lsn, entry };
-                // What a cache of bounded capacity evicts must follow from the log alone, not from
-                // when this step ran; it is bounded anyway.
-                if capacity.is_none() && cache::has_expired(&version, now) {
-                    removed = true;
-                    version
-                        .entry
-                        .meta
-                        .get(8..)
-                        .into_iter()
-                        .for_each(|age| ages.forget(age, visible));
-                    entries.forget(&item.key, version.lsn);
-                }
-            }
-        }
-        removed
+    /// One step of any kind, for those who run without threads.
+    pub fn any_step(&self) -> Result<bool> {
+        let stepped = self.step()?;
+        Ok(stepped || self.flush_step()? || self.merge_step()?)
     }
 
     fn stats(&self) -> Result<Stats> {
@@ -651,8 +692,18 @@ impl Shared {
             let declared = known.policy_in_force().clone();
             (known.name.clone(), PolicyInForce { declared, in_force: "eager" })
         });
-        let values = self.store.values.memory_bytes() as u64;
-        let all = self.store.memory_bytes() as u64;
+        self.store.each_ordered(&catalog, |_, ordered| {
+            let layers = ordered.layers();
+            let runs = layers.runs.iter().map(|run| run.info());
+            files.extend(runs.map(|info| (run::path(info.uid), info.bytes)));
+        });
+        let (active, sealed) = self.store.memtable_bytes();
+        let memory = BTreeMap::from([
+            ("values", self.store.values.memory_bytes() as u64),
+            ("blocks", self.files.cache.memory_bytes() as u64),
+            ("memtables", active + sealed),
+            ("vectors", self.store.vector_bytes()),
+        ]);
         Ok(Stats {
             lsn: self.pipeline.visible(),
             durable_lsn: self.pipeline.durable(),
@@ -669,8 +720,9 @@ impl Shared {
             ]),
             oldest_snapshot: self.store.snapshots.oldest(),
             policies: policies.collect(),
-            memory: BTreeMap::from([("values", values), ("structures", all - values)]),
+            memory,
             torn_tail: self.torn.clone(),
+            rebuilt: self.rebuilt.clone(),
         })
     }
 }

@@ -173,7 +173,7 @@ impl Scan {
         let mut events = Vec::new();
         while events.len() < count && !self.done {
             let page =
-                look.page(self.tree, &self.range, self.direction, self.after.as_deref(), 256);
+                look.page(self.tree, &self.range, self.direction, self.after.as_deref(), 256)?;
             self.done = page.next.is_none();
             self.after = page.next;
             for item in page.items {
@@ -210,8 +210,8 @@ impl Scan {
         {
             return Ok(None);
         }
-        let hidden = |structure| key.is_some_and(|key| look.forgotten(structure, key, lsn));
-        if hidden(self.tree.structure) || (origin != 0 && hidden(origin)) {
+        let hidden = |structure| key.map_or(Ok(false), |key| look.forgotten(structure, key, lsn));
+        if hidden(self.tree.structure)? || (origin != 0 && hidden(origin)?) {
             return Ok(None);
         }
         let payload = match &entry.slot {

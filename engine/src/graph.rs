@@ -63,11 +63,11 @@ pub fn apply(state: &impl Change, operation: &Operation<'_>) -> Result<()> {
     let (edge, back) = (operation.key(), turned(operation.key())?);
     let (out, into) = (Tree::new(structure, 0), Tree::new(structure, 1));
     if operation.op.kind == OpKind::Put {
-        if state.get(into, &back).is_none() {
+        if state.get(into, &back)?.is_none() {
             state.set(into, &back, Some(Entry::mark()));
         }
         state.set(out, edge, Some(Entry::with_slot(operation.slot.clone())));
-    } else if state.get(out, edge).is_some() {
+    } else if state.get(out, edge)?.is_some() {
         state.set(into, &back, None);
         state.set(out, edge, None);
     }
@@ -105,7 +105,7 @@ fn walk(
     let (tree, range) = (if outward { out } else { into }, Range::prefix(&prefix));
     let mut after: Option<Box<[u8]>> = None;
     loop {
-        let page = look.page(tree, &range, Direction::Forward, after.as_deref(), STEP);
+        let page = look.page(tree, &range, Direction::Forward, after.as_deref(), STEP)?;
         for item in page.items {
             let [first, relation, last] = parts(&item.key)?;
             if outward {
@@ -114,7 +114,7 @@ fn walk(
                 visit(Edge { source: first, relation, target: last, props })?;
             } else {
                 let forward = key(&last, &relation, &first);
-                let Some(version) = look.get(out, &forward) else { continue };
+                let Some(version) = look.get(out, &forward)? else { continue };
                 let props = props(look, &version.entry.slot)?;
                 visit(Edge { source: last, relation, target: first, props })?;
             }

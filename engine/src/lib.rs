@@ -28,6 +28,7 @@ pub mod schema;
 
 pub mod batch;
 pub mod checkpoint;
+pub mod ledger;
 pub mod lookup;
 pub mod stats;
 pub mod values;
@@ -37,15 +38,20 @@ pub mod context;
 pub mod events;
 pub mod graph;
 pub mod rows;
+pub mod vectors;
 
 pub mod backup;
 pub mod cache;
 pub mod merge_iterator;
 
 pub mod apply;
+pub mod materialised;
+
 pub mod store;
 
+pub mod flush;
 pub mod overlay;
+
 pub mod recovery;
 
 // The whole.
@@ -55,4 +61,5 @@ pub mod database;
 pub mod reader;
 pub mod scheduler;
 pub mod transaction;
+pub mod upkeep;
 pub mod verify;

@@ -41,7 +41,7 @@ pub trait Look {
     /// Engine time, for expiry.
     fn now(&self) -> Micros;
     /// Newest version of a key; no entry is a tombstone.
-    fn state(&self, tree: Tree, key: &[u8]) -> Option<(Lsn, Option<Entry>)>;
+    fn state(&self, tree: Tree, key: &[u8]) -> Result<Option<(Lsn, Option<Entry>)>>;
     fn page(
         &self,
         tree: Tree,
@@ -49,20 +49,12 @@ pub trait Look {
         direction: Direction,
         after: Option<&[u8]>,
         limit: usize,
-    ) -> Page;
+    ) -> Result<Page>;
     /// Keys of a tree, as this sees it.
-    fn count(&self, tree: Tree) -> u64;
+    fn count(&self, tree: Tree) -> Result<u64>;
     fn value(&self, slot: &Slot) -> Result<Arc<[u8]>>;
     /// Whether versions of a key written at `lsn` were forgotten since.
-    fn forgotten(&self, structure: StructureId, key: &[u8], lsn: Lsn) -> bool;
-    fn vector(&self, structure: StructureId, key: &str) -> Option<(Vec<f32>, Lsn)>;
-    fn vector_page(
-        &self,
-        structure: StructureId,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Vec<(String, Lsn)>;
-    fn vector_count(&self, structure: StructureId) -> u64;
+    fn forgotten(&self, structure: StructureId, key: &[u8], lsn: Lsn) -> Result<bool>;
     /// `only`: search among these keys.
     fn vector_search(
         &self,
@@ -70,17 +62,17 @@ pub trait Look {
         query: &[f32],
         k: usize,
         only: Option<&[String]>,
-    ) -> Vec<Hit>;
+    ) -> Result<Vec<Hit>>;
     /// A structure was read by more than single keys (for serializable transactions).
     fn note_range(&self, _structure: StructureId) {}
     /// A key was read.
     fn note_key(&self, _structure: StructureId, _key: &[u8]) {}
 
-    fn get(&self, tree: Tree, key: &[u8]) -> Option<Version> {
-        match self.state(tree, key)? {
-            (lsn, Some(entry)) => Some(Version { lsn, entry }),
+    fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Version>> {
+        Ok(match self.state(tree, key)? {
+            Some((lsn, Some(entry))) => Some(Version { lsn, entry }),
             _ => None,
-        }
+        })
     }
 
     fn structure(&self, id: StructureId) -> Option<&Structure> {
@@ -93,11 +85,13 @@ pub trait Change: Look {
     /// Removes every version of a key up to here, at every snapshot (a transaction: hides it).
     fn erase(&self, tree: Tree, key: &[u8]);
     /// Every version of a key that still exists, oldest first.
-    fn versions(&self, tree: Tree, key: &[u8]) -> Vec<Version>;
+    fn versions(&self, tree: Tree, key: &[u8]) -> Result<Vec<Version>>;
     /// From now on no read answers with versions of this key up to here.
     fn mask(&self, structure: StructureId, key: &[u8]);
     /// Old versions of a key that nobody can ask for may go (cache only).
     fn prune(&self, tree: Tree, key: &[u8]);
+    /// The oldest entry of a cache of bounded capacity, if it holds more than its capacity.
+    fn overfull(&self, structure: StructureId, capacity: u64) -> Result<Option<Item>>;
     fn put_vector(&self, structure: StructureId, key: &str, vector: &[f32]);
     fn delete_vector(&self, structure: StructureId, key: &str);
     fn forget_vector(&self, structure: StructureId, key: &str);

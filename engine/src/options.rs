@@ -25,8 +25,12 @@ pub struct Options {
     pub mode: Mode,
     pub create: bool,
     pub durability: Durability,
-    /// One budget, in bytes; the value cache takes its share of it.
+    /// One budget, in bytes: of it memtables, cached values and cached blocks take their shares.
     pub memory_bytes: u64,
+    /// Memtables of all structures together.
+    pub memtable_bytes: u64,
+    /// Runs of about one size that are merged into one.
+    pub fan_out: usize,
     /// How long superseded versions are kept, in microseconds; `None`: for ever.
     pub history_micros: Option<i64>,
     pub waf_budget: Option<f64>,
@@ -48,6 +52,8 @@ impl Default for Options {
             create: true,
             durability: Durability::Sync,
             memory_bytes: 256 << 20,
+            memtable_bytes: 64 << 20,
+            fan_out: 8,
             history_micros: None,
             waf_budget: None,
             segment_bytes_min: 1 << 20,
@@ -58,4 +64,9 @@ impl Default for Options {
             random: Arc::<SystemRandom>::default(),
         }
     }
+}
+
+/// The memtables' part of a memory budget, where none is named.
+pub fn memtable_of(memory_bytes: u64) -> u64 {
+    (64 << 20).min(memory_bytes / 4)
 }

@@ -4,13 +4,14 @@
 //! transaction's own, when the transaction first reads; a read merges the two. So every structure's
 //! reads see a transaction's writes without knowing of it, and one that only writes pays nothing.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 
 use crate::apply;
 use crate::batch::Batch;
+use crate::cache;
 use crate::clock::Micros;
 use crate::commit::conflicts::{ConflictKey, Space, conflict_key};
 use crate::error::Result;
@@ -18,7 +19,7 @@ use crate::events::{PENDING_LSN, Positions};
 use crate::log::Lsn;
 use crate::lookup::{Change, Look, Operation, Page, Tree};
 use crate::merge_iterator::{self, Side};
-use crate::ordered::{Direction, Entry, Index, Range, Slot, Version};
+use crate::ordered::{Direction, Entry, Index, Item, Range, Slot, Version};
 use crate::schema::{Schema, StructureId};
 use crate::store::{Snapshot, Store};
 use crate::vector::Hit;
@@ -92,12 +93,6 @@ impl Pendings {
             keys.extend(page.into_iter().map(|item| (item.key, item.entry)));
         }
     }
-
-    pub fn vector_keys(&self, structure: StructureId) -> Vec<(String, bool)> {
-        let vectors = self.vectors.lock();
-        let pending = vectors.get(&structure).into_iter().flatten();
-        pending.map(|(key, vector)| (key.clone(), vector.is_some())).collect()
-    }
 }
 
 pub struct Overlay<'a> {
@@ -127,10 +122,12 @@ impl Look for Overlay<'_> {
         self.base.now()
     }
 
-    fn state(&self, tree: Tree, key: &[u8]) -> Option<(Lsn, Option<Entry>)> {
+    fn state(&self, tree: Tree, key: &[u8]) -> Result<Option<(Lsn, Option<Entry>)>> {
         self.note_key(tree.structure, key);
-        let own = self.pendings.tree(tree).and_then(|index| index.state(key, PENDING_LSN));
-        own.or_else(|| self.base.state(tree, key))
+        match self.pendings.tree(tree).and_then(|index| index.state(key, PENDING_LSN)) {
+            None => self.base.state(tree, key),
+            own => Ok(own),
+        }
     }
 
     fn page(
@@ -140,25 +137,25 @@ impl Look for Overlay<'_> {
         direction: Direction,
         after: Option<&[u8]>,
         limit: usize,
-    ) -> Page {
+    ) -> Result<Page> {
         self.note_range(tree.structure);
-        let base = self.base.side(tree, range, direction, after, limit);
+        let base = self.base.side(tree, range, direction, after, limit)?;
         let Some(index) = self.pendings.tree(tree) else {
-            return merge_iterator::single(base);
+            return Ok(merge_iterator::single(base));
         };
         let items = index.page(range, direction, after, PENDING_LSN, limit);
         let over = Side { full: items.len() == limit, items };
-        merge_iterator::merged(base, over, direction, limit)
+        Ok(merge_iterator::merged(base, over, direction, limit))
     }
 
-    fn count(&self, tree: Tree) -> u64 {
+    fn count(&self, tree: Tree) -> Result<u64> {
         self.note_range(tree.structure);
-        let mut count = self.base.count(tree);
+        let mut count = self.base.count(tree)?;
         for (key, entry) in self.pendings.keys(tree) {
-            let before = self.base.get(tree, &key).is_some();
+            let before = self.base.get(tree, &key)?.is_some();
             count = count + u64::from(entry.is_some()) - u64::from(before);
         }
-        count
+        Ok(count)
     }
 
     fn value(&self, slot: &Slot) -> Result<Arc<[u8]>> {
@@ -172,51 +169,9 @@ impl Look for Overlay<'_> {
         }
     }
 
-    fn forgotten(&self, structure: StructureId, key: &[u8], lsn: Lsn) -> bool {
-        self.pendings.is_forgotten(structure, key) || self.base.forgotten(structure, key, lsn)
-    }
-
-    fn vector(&self, structure: StructureId, key: &str) -> Option<(Vec<f32>, Lsn)> {
-        self.note_key(structure, key.as_bytes());
-        match self.pendings.vectors.lock().get(&structure).and_then(|own| own.get(key)) {
-            Some(own) => own.clone().map(|vector| (vector, PENDING_LSN)),
-            None => self.base.vector(structure, key),
-        }
-    }
-
-    fn vector_page(
-        &self,
-        structure: StructureId,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Vec<(String, Lsn)> {
-        self.note_range(structure);
-        let vectors = self.pendings.vectors.lock();
-        let empty = BTreeMap::new();
-        let own = vectors.get(&structure).unwrap_or(&empty);
-        let base = self.base.vector_page(structure, after, limit + own.len());
-        let mut keys: BTreeMap<String, Lsn> = base.into_iter().collect();
-        for (key, vector) in own {
-            match vector {
-                Some(_) if after.is_none_or(|after| key.as_str() > after) => {
-                    keys.insert(key.clone(), PENDING_LSN);
-                }
-                _ => {
-                    keys.remove(key);
-                }
-            }
-        }
-        keys.into_iter().take(limit).collect()
-    }
-
-    fn vector_count(&self, structure: StructureId) -> u64 {
-        self.note_range(structure);
-        let mut count = self.base.vector_count(structure);
-        for (key, present) in self.pendings.vector_keys(structure) {
-            let before = self.base.vector(structure, &key).is_some();
-            count = count + u64::from(present) - u64::from(before);
-        }
-        count
+    fn forgotten(&self, structure: StructureId, key: &[u8], lsn: Lsn) -> Result<bool> {
+        Ok(self.pendings.is_forgotten(structure, key)
+            || self.base.forgotten(structure, key, lsn)?)
     }
 
     fn vector_search(
@@ -225,7 +180,7 @@ impl Look for Overlay<'_> {
         query: &[f32],
         k: usize,
         only: Option<&[String]>,
-    ) -> Vec<Hit> {
+    ) -> Result<Vec<Hit>> {
         self.note_range(structure);
         let vectors = self.pendings.vectors.lock();
         let empty = Pending::new();
@@ -248,20 +203,15 @@ impl Look for Overlay<'_> {
 
 impl Change for Overlay<'_> {
     fn set(&self, tree: Tree, key: &[u8], entry: Option<Entry>) {
-        let index = self.pendings.tree_mut(tree);
-        if entry.is_none() {
-            // An index keeps no tombstone for a key it never had; the base may have it.
-            index.set(key, PENDING_LSN, Some(Entry::mark()));
-        }
-        index.set(key, PENDING_LSN, entry);
+        self.pendings.tree_mut(tree).set(key, PENDING_LSN, entry);
     }
 
     fn erase(&self, tree: Tree, key: &[u8]) {
         self.set(tree, key, None);
     }
 
-    fn versions(&self, tree: Tree, key: &[u8]) -> Vec<Version> {
-        self.get(tree, key).into_iter().collect()
+    fn versions(&self, tree: Tree, key: &[u8]) -> Result<Vec<Version>> {
+        Ok(self.get(tree, key)?.into_iter().collect())
     }
 
     fn mask(&self, structure: StructureId, key: &[u8]) {
@@ -269,6 +219,22 @@ impl Change for Overlay<'_> {
     }
 
     fn prune(&self, _: Tree, _: &[u8]) {}
+
+    fn overfull(&self, structure: StructureId, capacity: u64) -> Result<Option<Item>> {
+        let ages = Tree::new(structure, cache::AGES);
+        if self.count(ages)? <= capacity {
+            return Ok(None);
+        }
+        let mut after: Option<Box<[u8]>> = None;
+        loop {
+            let (all, forward) = (Range::all(), Direction::Forward);
+            let page = self.page(ages, &all, forward, after.as_deref(), 1)?;
+            match (page.items.into_iter().next(), page.next) {
+                (None, Some(next)) => after = Some(next),
+                (oldest, _) => return Ok(oldest),
+            }
+        }
+    }
 
     fn put_vector(&self, structure: StructureId, key: &str, vector: &[f32]) {
         let mut vectors = self.pendings.vectors.lock();

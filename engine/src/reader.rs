@@ -166,7 +166,7 @@ impl Reader {
     }
 
     pub fn time(&self) -> Result<Micros> {
-        Ok(self.shared.time_of(self.lsn()?))
+        self.shared.time_of(self.lsn()?)
     }
 
     /// The same view, fixed at its LSN for as long as a cursor needs it.
@@ -190,8 +190,8 @@ impl Reader {
         }
     }
 
-    fn time_of(&self, lsn: Lsn) -> Micros {
-        if lsn == PENDING_LSN { self.shared.store.now() } else { self.shared.time_of(lsn) }
+    fn time_of(&self, lsn: Lsn) -> Result<Micros> {
+        if lsn == PENDING_LSN { Ok(self.shared.store.now()) } else { self.shared.time_of(lsn) }
     }
 
     /// A key of rows, cache or vectors (as little-endian floats).
@@ -201,7 +201,7 @@ impl Reader {
 
     pub fn read(&self, id: StructureId, key: &[u8]) -> Result<Option<Found>> {
         let found = self.find_one(&*self.look()?, id, key)?;
-        Ok(found.map(|(value, lsn)| Found { value, lsn, time: self.time_of(lsn) }))
+        found.map(|(value, lsn)| Ok(Found { value, lsn, time: self.time_of(lsn)? })).transpose()
     }
 
     pub fn get_many<K: AsRef<[u8]>>(
@@ -222,13 +222,8 @@ impl Reader {
     ) -> Result<Option<(Arc<[u8]>, Lsn)>> {
         let structure = structure(look.schema(), id)?;
         let version = match &structure.kind {
-            Kind::Rows { .. } => look.get(Tree::new(id, 0), key),
-            Kind::Cache { .. } => cache::find(look, id, key),
-            Kind::Vectors { .. } => {
-                let text = text_key(key)?;
-                let found = look.vector(id, text);
-                return Ok(found.map(|(vector, lsn)| (vector::to_bytes(&vector).into(), lsn)));
-            }
+            Kind::Rows { .. } | Kind::Vectors { .. } => look.get(Tree::new(id, 0), key)?,
+            Kind::Cache { .. } => cache::find(look, id, key)?,
             _ => return Err(wrong_kind(structure, "a keyed structure")),
         };
         version.map(|version| Ok((look.value(&version.entry.slot)?, version.lsn))).transpose()
@@ -238,9 +233,8 @@ impl Reader {
         let look = self.look()?;
         let structure = structure(look.schema(), id)?;
         Ok(match &structure.kind {
-            Kind::Rows { .. } => look.get(Tree::new(id, 0), key).is_some(),
-            Kind::Cache { .. } => cache::find(&*look, id, key).is_some(),
-            Kind::Vectors { .. } => look.vector(id, text_key(key)?).is_some(),
+            Kind::Rows { .. } | Kind::Vectors { .. } => look.get(Tree::new(id, 0), key)?.is_some(),
+            Kind::Cache { .. } => cache::find(&*look, id, key)?.is_some(),
             _ => return Err(wrong_kind(structure, "a keyed structure")),
         })
     }
@@ -250,7 +244,6 @@ impl Reader {
         let look = self.look()?;
         let structure = structure(look.schema(), id)?;
         match &structure.kind {
-            Kind::Vectors { .. } => Ok(look.vector_count(id)),
             Kind::Audit {} => Ok(audit::tree_size(structure.created, look.lsn())),
             Kind::Cache { .. } => {
                 let mut scan = cache::Scan::new(&*look, id, &Bounds::default());
@@ -260,7 +253,7 @@ impl Reader {
                 let mut scan = events::Scan::new(&*look, id, &events::Bounds::default());
                 self.count_steps(|| Ok(scan.step(&*look, FILTER_STEP)?.len()))
             }
-            _ => Ok(look.count(Tree::new(id, 0))),
+            _ => look.count(Tree::new(id, 0)),
         }
     }
 
@@ -281,9 +274,10 @@ impl Reader {
             let look = reader.look()?;
             let structure = structure(look.schema(), id)?;
             match &structure.kind {
-                Kind::Rows { .. } => Source::Rows(Scan::new(Tree::new(id, 0), bounds)),
+                Kind::Rows { .. } | Kind::Vectors { .. } => {
+                    Source::Rows(Scan::new(Tree::new(id, 0), bounds))
+                }
                 Kind::Cache { .. } => Source::Cache(cache::Scan::new(&*look, id, bounds)),
-                Kind::Vectors { .. } => Source::Vectors(VectorScan::new(id, bounds)?),
                 _ => return Err(wrong_kind(structure, "a keyed structure")),
             }
         };
@@ -331,10 +325,10 @@ impl Reader {
         let look = self.look()?;
         self.check_search(&*look, id, query, k)?;
         match conditions {
-            None => Ok(look.vector_search(id, query, k, None)),
+            None => look.vector_search(id, query, k, None),
             Some(conditions) => {
                 let keys = matching_keys(&*look, id, conditions)?;
-                Ok(look.vector_search(id, query, k, Some(&keys)))
+                look.vector_search(id, query, k, Some(&keys))
             }
         }
     }
@@ -358,7 +352,7 @@ impl Reader {
         let each = queries.chunks(queries.len() / count);
         each.map(|query| {
             self.check_search(&*look, id, query, k)?;
-            Ok(look.vector_search(id, query, k, None))
+            look.vector_search(id, query, k, None)
         })
         .collect()
     }
@@ -396,7 +390,7 @@ impl Reader {
 
     /// Newest LSN committed at or before `time`, as far as this sees; 0 if none.
     pub fn lsn_at_time(&self, time: Micros) -> Result<Lsn> {
-        Ok(self.shared.store.ledger.lsn_at(time, self.lsn()?))
+        self.shared.store.ledger.lsn_at(time, self.lsn()?)
     }
 
     pub fn context_get(&self, id: StructureId, scope: &str, name: &str) -> Result<Option<Found>> {
@@ -404,9 +398,9 @@ impl Reader {
         let key = context::key(scope, name);
         // Deleting the whole scope is a write of the scope's own key.
         look.note_key(id, &context::scope_key(scope));
-        let Some(version) = look.get(context_tree(&*look, id)?, &key) else { return Ok(None) };
+        let Some(version) = look.get(context_tree(&*look, id)?, &key)? else { return Ok(None) };
         let value = look.value(&version.entry.slot)?;
-        Ok(Some(Found { value, lsn: version.lsn, time: self.time_of(version.lsn) }))
+        Ok(Some(Found { value, lsn: version.lsn, time: self.time_of(version.lsn)? }))
     }
 
     pub fn context_load(&self, id: StructureId, scope: &str) -> Result<Vec<(String, Arc<[u8]>)>> {
@@ -518,7 +512,6 @@ fn matching_keys(look: &dyn Look, id: StructureId, conditions: &[u8]) -> Result<
 enum Source {
     Rows(Scan),
     Cache(cache::Scan),
-    Vectors(VectorScan),
     Find(Box<Find>),
     Events(events::Scan),
 }
@@ -545,80 +538,19 @@ impl Cursor {
         Ok(match &mut self.source {
             Source::Rows(scan) => Page::Rows(scan.step(&*look, count)?),
             Source::Cache(scan) => Page::Rows(scan.step(&*look, count)?),
-            Source::Vectors(scan) => Page::Rows(scan.step(&*look, count)),
             Source::Find(find) => Page::Rows(find.step(&*look, count)?),
             Source::Events(scan) => {
                 let events = scan.step(&*look, count)?;
                 let timed = events.into_iter().map(|event| {
-                    let time = self.reader.time_of(event.lsn);
-                    (event, time)
+                    let time = self.reader.time_of(event.lsn)?;
+                    Ok((event, time))
                 });
-                Page::Events(timed.collect())
+                Page::Events(timed.collect::<Result<_>>()?)
             }
         })
     }
 
     pub fn close(&self) {
         self.reader.close();
-    }
-}
-
-/// Vectors in key order, forward only.
-struct VectorScan {
-    id: StructureId,
-    prefix: String,
-    start: String,
-    end: Option<String>,
-    after: Option<String>,
-    left: usize,
-    done: bool,
-}
-
-impl VectorScan {
-    fn new(id: StructureId, bounds: &Bounds) -> Result<Self> {
-        if bounds.reverse {
-            return Err(Error::argument("vectors are scanned forward only"));
-        }
-        let text = |bytes: &Option<Vec<u8>>| -> Result<Option<String>> {
-            bytes.as_ref().map(|bytes| Ok(text_key(bytes)?.to_owned())).transpose()
-        };
-        Ok(Self {
-            id,
-            prefix: text(&bounds.prefix)?.unwrap_or_default(),
-            start: text(&bounds.start)?.unwrap_or_default(),
-            end: text(&bounds.end)?,
-            after: text(&bounds.after)?,
-            left: bounds.limit.unwrap_or(usize::MAX),
-            done: bounds.limit == Some(0),
-        })
-    }
-
-    fn step(&mut self, look: &dyn Look, count: usize) -> Vec<Row> {
-        let mut rows = Vec::new();
-        while rows.len() < count && !self.done {
-            let page = look.vector_page(self.id, self.after.as_deref(), FILTER_STEP);
-            self.done = page.len() < FILTER_STEP;
-            for (key, lsn) in page {
-                let beyond = self.end.as_ref().is_some_and(|end| key >= *end)
-                    || (!key.starts_with(&self.prefix) && key > self.prefix);
-                if beyond {
-                    self.done = true;
-                    break;
-                }
-                self.after = Some(key.clone());
-                if key < self.start || key < self.prefix {
-                    continue;
-                }
-                let Some((vector, _)) = look.vector(self.id, &key) else { continue };
-                let value = vector::to_bytes(&vector).into();
-                rows.push(Row { key: key.into_bytes().into(), value, lsn });
-                self.left -= 1;
-                if rows.len() == count || self.left == 0 {
-                    self.done = self.left == 0;
-                    return rows;
-                }
-            }
-        }
-        rows
     }
 }

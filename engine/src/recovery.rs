@@ -1,15 +1,21 @@
-//! Opening: find the log, or make one; replay it; decide and mend its end.
+//! Opening: find the log, or make one; take up what the newest checkpoint names; replay what
+//! follows; decide and mend the end.
 //!
 //! Every step may be cut off by a crash and is safe to do again. Invariants:
 //! 1. A reader (`Mode::Read`) writes nothing: a torn tail is passed over, not mended.
 //! 2. Nothing is served before the repair of what was found is durable.
-//! 3. Damage is an error that names the file; a database is never silently made anew over one.
+//! 3. Damage to the log is an error that names the file; a database is never silently made anew
+//!    over one.
+//! 4. Damage to a derived file costs time only: everything is made again from the whole log.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::checkpoint::{Checkpoint, Epoch};
+use crate::checkpoint::{Checkpoint, Epoch, Mark};
 use crate::clock::Micros;
 use crate::error::{Error, ErrorKind, Result};
+use crate::flush::{self, Files};
+use crate::ledger::{LEDGER, Ledger};
 use crate::log::Lsn;
 use crate::log::format::{DatabaseId, Place, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::log::reader::{Epochs, Expected, GroupRead};
@@ -19,6 +25,7 @@ use crate::log::segment::{self, LOG_DIR, Segment};
 use crate::log::writer::Segments;
 use crate::marker::{self, Marker};
 use crate::options::{Mode, Options};
+use crate::ordered::run::{self, Run};
 use crate::schema::Schema;
 use crate::storage::{Open, Storage};
 use crate::store::{Catalog, Store};
@@ -36,6 +43,8 @@ pub struct Recovered {
     pub rebuild: Vec<u32>,
     /// What was dropped at the end, for people.
     pub torn: Option<String>,
+    /// Why everything was made again from the log, for people.
+    pub rebuilt: Option<String>,
 }
 
 impl Recovered {
@@ -124,13 +133,14 @@ fn holds_groups(found: &Found) -> Result<bool> {
     if segment::last_nonzero(&*first.file, SEGMENT_HEADER_BYTES as u64)?.is_none() {
         return Ok(false);
     }
-    let end = repair::walk(&found.segments, repair::first_expected(), |_, _| Ok(()))?;
+    let mark = Mark::first();
+    let end = repair::walk(&found.segments, mark.place, mark.expected(), |_, _| Ok(()))?;
     Ok(end.last.is_some())
 }
 
 /// A database is made in an empty directory only (leftovers of a creation cut off aside).
 fn check_empty(storage: &dyn Storage) -> Result<()> {
-    let ours = [LOG_DIR, marker::MARKER, "LOCK"];
+    let ours = [LOG_DIR, marker::MARKER, "LOCK", run::RUNS_DIR, QUARANTINE_DIR];
     let names = storage.list("")?;
     match names.iter().find(|name| !ours.contains(&name.as_str())) {
         None => Ok(()),
@@ -177,20 +187,120 @@ fn create(
     Ok((database, Found { segments: vec![segment], torn_creation: None, unmarked: false }))
 }
 
-/// Replays the whole log into `store` and decides how it ends.
-pub fn replay(
+/// What stands of the structures before anything is replayed.
+pub struct Restored {
+    pub checkpoint: Checkpoint,
+    pub catalog: Catalog,
+    pub ledger: Ledger,
+    /// Why the files of the structures are made again, if they are.
+    pub damaged: Option<String>,
+    /// Nothing was taken up: the replay is of the whole log.
+    pub whole: bool,
+}
+
+/// Takes up the runs that the newest checkpoint names; reads their footers only.
+pub fn restore(found: &Found, files: &Files, epochs: &Arc<Epochs>) -> Result<Restored> {
+    let newest = newest_checkpoint(found)?;
+    for name in list(&*files.storage, run::RUNS_DIR)? {
+        files.reserve_below(run::number(&name).map_or(0, |uid| uid + 1));
+    }
+    let Some(checkpoint) = newest else { return Ok(nothing(None, epochs)) };
+    files.reserve_below(checkpoint.next_uid);
+    if checkpoint.stored.is_empty() {
+        return Ok(nothing(None, epochs));
+    }
+    let mut runs: HashMap<u32, (Vec<Arc<Run>>, Lsn)> = HashMap::new();
+    for stored in &checkpoint.stored {
+        let opened: Result<Vec<_>> = stored.runs.iter().map(|info| files.open(info)).collect();
+        match opened {
+            Ok(opened) => runs.insert(stored.structure, (opened, stored.applied)),
+            Err(error) if is_damage(&error) => {
+                return Ok(nothing(Some(error.message().to_owned()), epochs));
+            }
+            Err(error) => return Err(error),
+        };
+    }
+    let (ledger, applied) = runs.remove(&LEDGER).unwrap_or_default();
+    let ledger = Ledger::new(ledger, applied, Arc::clone(epochs));
+    if let Err(error) = ledger.load_epochs() {
+        return match is_damage(&error) {
+            true => Ok(nothing(Some(error.message().to_owned()), epochs)),
+            false => Err(error),
+        };
+    }
+    for epoch in &checkpoint.epochs {
+        epochs.add(epoch.number, epoch.first_lsn);
+    }
+    let catalog =
+        Catalog::opened(checkpoint.schema.clone(), |id| runs.remove(&id).unwrap_or_default());
+    Ok(Restored { checkpoint, catalog, ledger, damaged: None, whole: false })
+}
+
+fn nothing(damaged: Option<String>, epochs: &Arc<Epochs>) -> Restored {
+    epochs.clear();
+    let ledger = Ledger::new(Vec::new(), 0, Arc::clone(epochs));
+    let catalog = Catalog::new(Schema::default(), None, &[]);
+    Restored { checkpoint: Checkpoint::default(), catalog, ledger, damaged, whole: true }
+}
+
+fn is_damage(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corruption | ErrorKind::NotFound)
+}
+
+fn list(storage: &dyn Storage, path: &str) -> Result<Vec<String>> {
+    match storage.list(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        names => names,
+    }
+}
+
+/// The newest checkpoint of the log; `None` if none can be found without walking all of it.
+fn newest_checkpoint(found: &Found) -> Result<Option<Checkpoint>> {
+    let Some((place, expected)) = repair::checkpoint_group(&found.segments)? else {
+        return Ok(None);
+    };
+    let mut newest = None;
+    repair::walk(&found.segments, place, expected, |_, group| {
+        for record in group.records {
+            if let Record::Control { kind: RecordKind::Checkpoint, body, .. } = record {
+                newest = Some(Checkpoint::decode(&body)?);
+            }
+        }
+        Ok(())
+    })?;
+    // One whose replay begins in a file that is not there cannot be followed.
+    let known = |checkpoint: &Checkpoint| {
+        let mut segments = found.segments.iter().map(|segment| segment.header.segment);
+        segments.any(|segment| segment == checkpoint.replay.place.segment)
+    };
+    Ok(newest.filter(known))
+}
+
+/// Replays what follows the checkpoint into `store` and decides how the log ends.
+fn replay(
     found: &Found,
     store: &Store,
-    segments: &Segments,
+    restored: (Checkpoint, bool),
     epochs: &Epochs,
+    files: &Files,
+    memtable_bytes: u64,
 ) -> Result<(End, Checkpoint, Micros, Vec<u32>)> {
-    for segment in &found.segments {
-        segments.add(segment.clone());
-    }
-    let mut replay =
-        Replay { store, epochs, checkpoint: Checkpoint::default(), time: 0, rebuild: Vec::new() };
+    let (checkpoint, whole) = restored;
+    let mark = if whole { Mark::first() } else { checkpoint.replay };
+    store.raise_floor(checkpoint.floor);
+    store.publish(store.ledger.applied());
+    let mut replay = Replay {
+        store,
+        epochs,
+        checkpoint,
+        whole,
+        time: 0,
+        rebuild: Vec::new(),
+        files,
+        memtable_bytes,
+    };
     let end =
-        repair::walk(&found.segments, repair::first_expected(), |_, group| replay.group(group))?;
+        repair::walk(&found.segments, mark.place, mark.expected(), |_, group| replay.group(group))?;
     Ok((end, replay.checkpoint, replay.time, replay.rebuild))
 }
 
@@ -198,9 +308,16 @@ struct Replay<'a> {
     store: &'a Store,
     epochs: &'a Epochs,
     checkpoint: Checkpoint,
+    whole: bool,
     time: Micros,
     rebuild: Vec<u32>,
+    files: &'a Files,
+    /// Memtables above this are written to runs; a reader, who must not write, has no bound.
+    memtable_bytes: u64,
 }
+
+/// The memtables are looked at once in so many commits.
+const LOOK_EVERY: u64 = 256;
 
 impl Replay<'_> {
     fn group(&mut self, group: GroupRead) -> Result<()> {
@@ -210,7 +327,8 @@ impl Replay<'_> {
                 Record::Commit(commit) => self.commit(&commit)?,
                 Record::Control { kind, time, body, .. } => {
                     self.time = self.time.max(time);
-                    if kind == RecordKind::Checkpoint {
+                    // The newest one was taken up before.
+                    if kind == RecordKind::Checkpoint && self.whole {
                         self.adopt(Checkpoint::decode(&body)?);
                     }
                 }
@@ -223,6 +341,14 @@ impl Replay<'_> {
         self.time = self.time.max(commit.time);
         self.store.apply(commit)?;
         self.store.publish(commit.lsn);
+        if commit.lsn.is_multiple_of(LOOK_EVERY)
+            && self.store.memtable_bytes().0 > self.memtable_bytes
+        {
+            let catalog = self.store.catalog();
+            flush::seal(self.store, &catalog, commit.lsn);
+            flush::write_sealed(self.files, self.store, &catalog)?;
+            flush::set_applied(self.store, &catalog, commit.lsn);
+        }
         Ok(())
     }
 
@@ -235,8 +361,37 @@ impl Replay<'_> {
             self.store.replace_catalog(catalog);
         }
         self.store.raise_floor(checkpoint.floor);
-        self.checkpoint = checkpoint;
+        // Its files are of no use here, and neither is its place to replay from.
+        let (stored, replay) = (Vec::new(), Mark::first());
+        self.checkpoint = Checkpoint { stored, replay, ..checkpoint };
     }
+}
+
+/// Where files go that no checkpoint names: what a crash left behind, or what somebody put there.
+pub const QUARANTINE_DIR: &str = "quarantine";
+
+/// Puts aside the files that nothing refers to; what an earlier opening put aside goes for good.
+pub fn quarantine(storage: &dyn Storage, live: impl Fn(u64) -> bool) -> Result<Vec<String>> {
+    let names = list(storage, run::RUNS_DIR)?;
+    let stray = |name: &&String| !run::number(name).is_some_and(&live);
+    let strays: Vec<&String> = names.iter().filter(stray).collect();
+    let earlier = list(storage, QUARANTINE_DIR)?;
+    if strays.is_empty() && earlier.is_empty() {
+        return Ok(Vec::new());
+    }
+    storage.create_dir(QUARANTINE_DIR)?;
+    for name in &earlier {
+        storage.remove(&format!("{QUARANTINE_DIR}/{name}"))?;
+    }
+    let mut moved = Vec::new();
+    for name in strays {
+        let aside = format!("{QUARANTINE_DIR}/{name}");
+        storage.rename(&format!("{}/{name}", run::RUNS_DIR), &aside)?;
+        moved.push(aside);
+    }
+    storage.sync_dir(QUARANTINE_DIR)?;
+    storage.sync_dir(run::RUNS_DIR)?;
+    Ok(moved)
 }
 
 /// Structures of `schema` that what is in memory was not made for.
@@ -276,11 +431,18 @@ pub fn open_log(
     storage: &Arc<dyn Storage>,
     options: &Options,
     store: &Store,
-    segments: &Segments,
-    epochs: &Epochs,
+    (segments, epochs): (&Segments, &Epochs),
     (database, found): (DatabaseId, Found),
+    (checkpoint, whole): (Checkpoint, bool),
+    files: &Files,
 ) -> Result<Recovered> {
-    let (end, checkpoint, time, rebuild) = replay(&found, store, segments, epochs)?;
+    let memtable_bytes = match options.mode {
+        Mode::ReadWrite => options.memtable_bytes,
+        Mode::Read => u64::MAX,
+    };
+    let restored = (checkpoint, whole);
+    let (end, checkpoint, time, rebuild) =
+        replay(&found, store, restored, epochs, files, memtable_bytes)?;
     let torn = repair::report(&end, end.expected.lsn - 1);
     let checkpoint_place = repair::newest_checkpoint(&end).unwrap_or_default();
     let active = match options.mode {
@@ -306,5 +468,6 @@ pub fn open_log(
         time,
         rebuild,
         torn,
+        rebuilt: None,
     })
 }

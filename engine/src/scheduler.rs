@@ -24,11 +24,12 @@ struct Signal {
     changed: Condvar,
 }
 
-/// The background threads of a database: one takes the steps, one leads the log's groups while
-/// committers come in company.
+/// The background threads of a database: one takes the short steps, one flushes and merges, one
+/// leads the log's groups while committers come in company.
 pub struct Scheduler {
     signal: Arc<Signal>,
     steps: Mutex<Option<JoinHandle<()>>>,
+    upkeep: Mutex<Option<JoinHandle<()>>>,
     log: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -36,21 +37,26 @@ impl Scheduler {
     pub fn start(shared: Weak<Shared>, pipeline: Arc<Pipeline>) -> Result<Self> {
         let signal = Arc::<Signal>::default();
         let theirs = Arc::clone(&signal);
+        let keeper = Weak::clone(&shared);
         let steps = spawn("waferdb-steps", move || {
             while !wait(&theirs) {
                 let Some(shared) = shared.upgrade() else { return };
                 run_steps(&shared);
             }
         })?;
+        let upkeep = spawn("waferdb-upkeep", move || keep_up(&keeper))?;
         let log = spawn("waferdb-log", move || pipeline.serve())?;
-        Ok(Self { signal, steps: Mutex::new(Some(steps)), log: Mutex::new(Some(log)) })
+        let [steps, upkeep, log] = [steps, upkeep, log].map(|thread| Mutex::new(Some(thread)));
+        Ok(Self { signal, steps, upkeep, log })
     }
 
-    /// Ends the thread that takes steps, and waits for it; idempotent.
-    pub fn stop(&self) {
+    /// Ends the threads that take steps, and waits for them; idempotent.
+    pub fn stop(&self, shared: &Shared) {
         *self.signal.stop.lock() = true;
         self.signal.changed.notify_all();
+        shared.upkeep.stop();
         join(&self.steps);
+        join(&self.upkeep);
     }
 
     /// Waits for the log's thread, which ends when its pipeline is closed.
@@ -88,6 +94,19 @@ fn run_steps(shared: &Shared) {
     while shared.step().unwrap_or(false) {
         if *shared.stopping.lock() {
             return;
+        }
+    }
+}
+
+/// Flushes and merges, slice by slice, until the database closes or goes.
+fn keep_up(shared: &Weak<Shared>) {
+    loop {
+        let Some(shared) = shared.upgrade() else { return };
+        if shared.upkeep.is_stopping() {
+            return;
+        }
+        if !shared.upkeep_turn() {
+            shared.upkeep.await_work(FLUSH_EVERY);
         }
     }
 }

@@ -44,4 +44,6 @@ pub struct Stats {
     pub memory: BTreeMap<&'static str, u64>,
     /// What recovery dropped at the end of the log, if anything.
     pub torn_tail: Option<String>,
+    /// Why the files of the structures were made again from the log when it was opened, if so.
+    pub rebuilt: Option<String>,
 }

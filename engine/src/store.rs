@@ -6,54 +6,31 @@
 //! 3. The catalogue is replaced whole when the schema changes; a reader keeps the one it has.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 
 use crate::apply::{self, Links};
-use crate::audit::{self, merkle};
+use crate::audit;
 use crate::clock::Micros;
 use crate::commit::prepared::Sequenced;
 use crate::error::Result;
 use crate::events::Positions;
-use crate::log::record::{Commit, TxnId};
-use crate::log::{Lsn, Pointer};
+use crate::ledger::{LEDGER, Ledger};
+use crate::log::Lsn;
+use crate::log::record::Commit;
 use crate::lookup::{Change, Look, Operation, Page, Tree};
+use crate::materialised::Materialised;
 use crate::merge_iterator::{self, Side};
-use crate::ordered::{Direction, Entry, Index, Item, Range, Slot, Version};
+use crate::ordered::run::Run;
+use crate::ordered::{Direction, Entry, Item, Ordered, Range, Slot, Version};
 use crate::schema::{Kind, Schema, Structure, StructureId};
 use crate::snapshot::{Pin, Snapshots};
 use crate::values::Values;
 use crate::vector::Hit;
-use crate::vector::tail::{Pending, Tail};
-
-/// One structure in memory.
-pub struct Materialised {
-    pub trees: Vec<Index>,
-    pub vectors: Option<Tail>,
-    pub leaves: Option<RwLock<merkle::Tree>>,
-}
-
-impl Materialised {
-    pub fn new(structure: &Structure) -> Self {
-        let (trees, vectors, leaves) = match &structure.kind {
-            Kind::Rows { indexes, unique, .. } => (1 + indexes.len() + unique.len(), None, None),
-            Kind::Vectors { dim, metric, .. } => (0, Some(Tail::new(*dim, *metric)), None),
-            Kind::Events { .. } | Kind::Context {} => (1, None, None),
-            Kind::Audit {} => (0, None, Some(RwLock::new(merkle::Tree::new()))),
-            Kind::Cache { .. } | Kind::Graph {} => (2, None, None),
-        };
-        let trees = (0..trees).map(|_| Index::default()).collect();
-        Self { trees, vectors, leaves }
-    }
-
-    pub fn memory_bytes(&self) -> usize {
-        let trees: usize = self.trees.iter().map(Index::memory_bytes).sum();
-        let vectors = self.vectors.as_ref().map_or(0, Tail::memory_bytes);
-        trees + vectors + self.leaves.as_ref().map_or(0, |leaves| leaves.read().memory_bytes())
-    }
-}
+use crate::vector::tail::Pending;
+use crate::vectors::Searchable;
 
 /// The structures under one schema.
 #[derive(Clone)]
@@ -77,11 +54,26 @@ impl Catalog {
                 let kept = known
                     .and_then(|catalog| catalog.structures.get(&structure.id))
                     .filter(|_| !fresh.contains(&structure.id));
-                let made = || Arc::new(Materialised::new(structure));
+                let made = || Arc::new(Materialised::new(structure, Vec::new(), 0));
                 (structure.id, kept.cloned().unwrap_or_else(made))
             })
             .collect();
         Self { schema, links, structures, audited }
+    }
+
+    /// The catalogue of `schema` whose structures hold what `found` has of them: runs, newest
+    /// first, and up to which LSN they go.
+    pub fn opened(
+        schema: Schema,
+        mut found: impl FnMut(StructureId) -> (Vec<Arc<Run>>, Lsn),
+    ) -> Self {
+        let mut catalog = Self::new(schema, None, &[]);
+        for structure in &catalog.schema.structures {
+            let (runs, applied) = found(structure.id);
+            let opened = Materialised::new(structure, runs, applied);
+            catalog.structures.insert(structure.id, Arc::new(opened));
+        }
+        catalog
     }
 
     /// Structures that must be made from the log because `known` does not have them as they are.
@@ -90,17 +82,8 @@ impl Catalog {
         with_sources(&Links::of(schema), changed.map(|structure| structure.id).collect())
     }
 
-    fn tree(&self, tree: Tree) -> Option<&Index> {
-        self.structures.get(&tree.structure)?.trees.get(tree.number as usize)
-    }
-
-    pub fn tree_of(&self, tree: Tree) -> &Index {
-        self.tree(tree).expect("a structure has the trees of its kind")
-    }
-
-    pub fn vectors(&self, structure: StructureId) -> &Tail {
-        let found = self.structures.get(&structure).and_then(|known| known.vectors.as_ref());
-        found.expect("a vectors structure has a tail")
+    pub fn structure(&self, id: StructureId) -> &Materialised {
+        self.structures.get(&id).expect("a catalogue has every structure of its schema")
     }
 }
 
@@ -131,74 +114,9 @@ fn must_rebuild(known: Option<&Catalog>, structure: &Structure) -> bool {
     }
 }
 
-/// What is not any structure's own: when commits were, and which transactions they were.
-#[derive(Default)]
-pub struct Ledger {
-    /// LSN → time and place of the record.
-    pub commits: Index,
-    /// Transaction id → LSN.
-    pub transactions: Index,
-}
-
-impl Ledger {
-    fn record(&self, commit: &Commit) {
-        let entry =
-            Entry::with_meta(commit.time.to_le_bytes(), Slot::Stored(commit.record_pointer()));
-        self.commits.set(&commit.lsn.to_be_bytes(), commit.lsn, Some(entry));
-        self.transactions.set(&commit.head.txn.key(), commit.lsn, Some(Entry::mark()));
-    }
-
-    /// The LSN a transaction committed as, at most `visible`.
-    pub fn transaction(&self, txn: &TxnId, visible: Lsn) -> Option<Lsn> {
-        self.transactions.get(&txn.key(), visible).map(|version| version.lsn)
-    }
-
-    /// Time and place of a commit.
-    pub fn commit(&self, lsn: Lsn) -> Option<(Micros, Pointer)> {
-        let version = self.commits.get(&lsn.to_be_bytes(), lsn)?;
-        decode_commit(&version.entry)
-    }
-
-    /// Newest LSN at or before `time`, at most `visible`; 0 if there is none.
-    pub fn lsn_at(&self, time: Micros, visible: Lsn) -> Lsn {
-        let (mut low, mut high) = (0, visible);
-        while low < high {
-            let middle = low + (high - low).div_ceil(2);
-            match self.commit(middle) {
-                Some((at, _)) if at <= time => low = middle,
-                _ => high = middle - 1,
-            }
-        }
-        low
-    }
-}
-
-pub fn decode_commit(entry: &Entry) -> Option<(Micros, Pointer)> {
-    let time = Micros::from_le_bytes(entry.meta[..].try_into().ok()?);
-    match &entry.slot {
-        Slot::Stored(pointer) => Some((time, *pointer)),
-        _ => None,
-    }
-}
-
-/// Forgotten keys and up to which LSN.
-#[derive(Default)]
-struct Masks(RwLock<HashMap<StructureId, ForgottenKeys>>);
-
-type ForgottenKeys = HashMap<Box<[u8]>, Lsn>;
-
-impl Masks {
-    fn hides(&self, structure: StructureId, key: &[u8], lsn: Lsn) -> bool {
-        let masks = self.0.read();
-        !masks.is_empty()
-            && masks.get(&structure).and_then(|keys| keys.get(key)).is_some_and(|to| lsn <= *to)
-    }
-}
-
 pub struct Store {
     catalog: RwLock<Arc<Catalog>>,
     pub ledger: Ledger,
-    masks: Masks,
     pub values: Values,
     pub snapshots: Arc<Snapshots>,
     /// Versions no read at or above this LSN needs may be dropped.
@@ -207,25 +125,28 @@ pub struct Store {
     published: AtomicU64,
     keeps_all: bool,
     now: Box<dyn Fn() -> Micros + Send + Sync>,
+    /// Called when a group of commits was applied.
+    pub hook: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Store {
     pub fn new(
-        schema: Schema,
+        catalog: Catalog,
+        ledger: Ledger,
         values: Values,
         keeps_all: bool,
         now: Box<dyn Fn() -> Micros + Send + Sync>,
     ) -> Self {
         Self {
-            catalog: RwLock::new(Arc::new(Catalog::new(schema, None, &[]))),
-            ledger: Ledger::default(),
-            masks: Masks::default(),
+            catalog: RwLock::new(Arc::new(catalog)),
+            ledger,
             values,
             snapshots: Arc::default(),
             floor: AtomicU64::new(0),
             published: AtomicU64::new(0),
             keeps_all,
             now,
+            hook: OnceLock::new(),
         }
     }
 
@@ -258,23 +179,31 @@ impl Store {
         (self.now)()
     }
 
-    pub fn hides(&self, structure: StructureId, key: &[u8], lsn: Lsn) -> bool {
-        self.masks.hides(structure, key, lsn)
+    /// Whether a key as it was at `lsn` was forgotten since.
+    pub fn hides(&self, structure: StructureId, key: &[u8], lsn: Lsn) -> Result<bool> {
+        self.snapshot(Lsn::MAX).forgotten(structure, key, lsn)
+    }
+
+    /// No read of a structure without history sees what ended below this: readers pin what is
+    /// published, and several commits may be applied before they are.
+    pub fn unread_below(&self) -> Lsn {
+        let published = self.published.load(Ordering::Acquire);
+        self.snapshots.with_oldest(|oldest| oldest.unwrap_or(published)).min(published)
     }
 
     /// The state at an LSN that somebody keeps pinned, or that nothing is pruned from.
     pub fn snapshot(&self, lsn: Lsn) -> Snapshot<'_> {
-        Snapshot { store: self, catalog: self.catalog(), lsn, _pin: None }
+        self.snapshot_of(self.catalog(), lsn)
     }
 
     /// The state at an LSN by another catalogue than today's.
     pub fn snapshot_of(&self, catalog: Arc<Catalog>, lsn: Lsn) -> Snapshot<'_> {
-        Snapshot { store: self, catalog, lsn, _pin: None }
+        Snapshot { store: self, catalog, lsn, writes: Writes::None, _pin: None }
     }
 
     /// The state at a pinned LSN.
     pub fn pinned(&self, pin: Arc<Pin>) -> Snapshot<'_> {
-        Snapshot { store: self, catalog: self.catalog(), lsn: pin.lsn(), _pin: Some(pin) }
+        Snapshot { _pin: Some(Arc::clone(&pin)), ..self.snapshot(pin.lsn()) }
     }
 
     /// Takes a commit into every structure; the hash of its audit leaf.
@@ -294,7 +223,7 @@ impl Store {
         only: Option<&[StructureId]>,
     ) -> Result<Option<audit::Hash>> {
         let snapshot = self.snapshot_of(Arc::clone(catalog), commit.lsn);
-        let state = Applying { snapshot, only };
+        let state = Snapshot { writes: only.map_or(Writes::All, Writes::Only), ..snapshot };
         let mut positions = Positions::new();
         for (number, op) in commit.frames.ops.iter().enumerate() {
             if only.is_some_and(|only| !touches(catalog, op.structure, only)) {
@@ -306,41 +235,57 @@ impl Store {
             let operation = Operation { frames: &commit.frames, op, number, slot };
             apply::operate(&state, &catalog.links, &operation, commit.lsn, &mut positions)?;
         }
-        Ok(self.push_leaves(catalog, commit, only))
+        push_leaves(catalog, commit, only)
     }
 
-    fn push_leaves(
-        &self,
-        catalog: &Catalog,
-        commit: &Commit,
-        only: Option<&[StructureId]>,
-    ) -> Option<audit::Hash> {
-        if !catalog.audited {
-            return None;
-        }
-        let mut hash = None;
+    /// Every structure's trees, the ledger's first.
+    pub fn each_ordered(&self, catalog: &Catalog, mut visit: impl FnMut(StructureId, &Ordered)) {
+        visit(LEDGER, self.ledger.ordered());
         for structure in &catalog.schema.structures {
-            let wanted = only.is_none_or(|only| only.contains(&structure.id));
-            if !matches!(structure.kind, Kind::Audit {}) || !wanted {
-                continue;
-            }
-            let Some(index) = audit::leaf_index(structure.created, commit.lsn) else { continue };
-            let hash = *hash.get_or_insert_with(|| audit::leaf_hash(commit));
-            let leaves = catalog.structures[&structure.id].leaves.as_ref();
-            let mut leaves = leaves.expect("an audit has leaves").write();
-            if leaves.size() == index {
-                leaves.push(hash);
-            }
+            visit(structure.id, &catalog.structure(structure.id).ordered);
         }
-        hash
     }
 
-    pub fn memory_bytes(&self) -> usize {
-        let structures: usize =
-            self.catalog().structures.values().map(|one| one.memory_bytes()).sum();
-        let ledger = self.ledger.commits.memory_bytes() + self.ledger.transactions.memory_bytes();
-        structures + ledger + self.values.memory_bytes()
+    /// About what memtables take: the active ones, and those on their way to the disk.
+    pub fn memtable_bytes(&self) -> (u64, u64) {
+        let (mut active, mut sealed) = (0, 0);
+        self.each_ordered(&self.catalog(), |_, ordered| {
+            active += ordered.active_bytes() as u64;
+            sealed += ordered.sealed_bytes() as u64;
+        });
+        (active, sealed)
     }
+
+    /// What vectors in memory take.
+    pub fn vector_bytes(&self) -> u64 {
+        let catalog = self.catalog();
+        let vectors = catalog.structures.values().filter_map(|known| known.vectors.as_ref());
+        vectors.map(|vectors| vectors.memory_bytes() as u64).sum()
+    }
+}
+
+fn push_leaves(
+    catalog: &Catalog,
+    commit: &Commit,
+    only: Option<&[StructureId]>,
+) -> Result<Option<audit::Hash>> {
+    if !catalog.audited {
+        return Ok(None);
+    }
+    let mut hash = None;
+    for structure in &catalog.schema.structures {
+        let wanted = only.is_none_or(|only| only.contains(&structure.id));
+        if !matches!(structure.kind, Kind::Audit {}) || !wanted {
+            continue;
+        }
+        let Some(index) = audit::leaf_index(structure.created, commit.lsn) else { continue };
+        let hash = *hash.get_or_insert_with(|| audit::leaf_hash(commit));
+        let known = catalog.structure(structure.id);
+        if known.applied() < commit.lsn {
+            known.push_leaf(index, hash, commit.lsn)?;
+        }
+    }
+    Ok(hash)
 }
 
 /// Whether an operation on `structure` changes one of `only`.
@@ -349,15 +294,28 @@ fn touches(catalog: &Catalog, structure: StructureId, only: &[StructureId]) -> b
         || catalog.links.following(structure).any(|follower| only.contains(&follower))
 }
 
-/// The store at one LSN.
+/// What may be changed through a snapshot, at its LSN.
+#[derive(Clone, Copy)]
+enum Writes<'a> {
+    None,
+    All,
+    Only(&'a [StructureId]),
+}
+
+/// The store at one LSN: as a reader sees it, or as the applier of that LSN changes it.
 pub struct Snapshot<'a> {
     pub store: &'a Store,
     pub catalog: Arc<Catalog>,
     pub lsn: Lsn,
+    writes: Writes<'a>,
     _pin: Option<Arc<Pin>>,
 }
 
 impl Snapshot<'_> {
+    fn ordered(&self, structure: StructureId) -> Option<&Ordered> {
+        self.catalog.structures.get(&structure).map(|known| &known.ordered)
+    }
+
     pub fn side(
         &self,
         tree: Tree,
@@ -365,12 +323,12 @@ impl Snapshot<'_> {
         direction: Direction,
         after: Option<&[u8]>,
         limit: usize,
-    ) -> Side {
-        let Some(index) = self.catalog.tree(tree) else {
-            return Side { items: Vec::new(), full: false };
+    ) -> Result<Side> {
+        let Some(ordered) = self.ordered(tree.structure) else {
+            return Ok(Side { items: Vec::new(), full: false });
         };
-        let items: Vec<Item> = index.page(range, direction, after, self.lsn, limit);
-        Side { full: items.len() == limit, items }
+        let items = ordered.page(tree.number, range, direction, after, self.lsn, limit)?;
+        Ok(Side { full: items.len() == limit, items })
     }
 
     pub fn search(
@@ -380,12 +338,29 @@ impl Snapshot<'_> {
         k: usize,
         only: Option<&[String]>,
         pending: &Pending,
-    ) -> Vec<Hit> {
-        let tail = self.catalog.vectors(structure);
-        match only {
+    ) -> Result<Vec<Hit>> {
+        let known = self.catalog.structure(structure);
+        let searchable = known.vectors.as_ref().expect("a vectors structure can be searched");
+        let tail = searchable.tail(&known.ordered, &self.store.values)?;
+        Ok(match only {
             Some(keys) => tail.search_keys(query, k, self.lsn, keys, pending),
             None => tail.search(query, k, self.lsn, None, pending),
-        }
+        })
+    }
+
+    /// The structure, if this may write it: as one of those asked for that lacks this LSN.
+    fn written(&self, structure: StructureId) -> Option<&Materialised> {
+        let wanted = match self.writes {
+            Writes::None => unreachable!("only a snapshot made to apply is written to"),
+            Writes::All => true,
+            Writes::Only(only) => only.contains(&structure),
+        };
+        let known = self.catalog.structure(structure);
+        (wanted && known.applied() < self.lsn).then_some(known)
+    }
+
+    fn written_vectors(&self, structure: StructureId) -> Option<&Searchable> {
+        self.written(structure)?.vectors.as_ref()
     }
 }
 
@@ -402,8 +377,11 @@ impl Look for Snapshot<'_> {
         self.store.now()
     }
 
-    fn state(&self, tree: Tree, key: &[u8]) -> Option<(Lsn, Option<Entry>)> {
-        self.catalog.tree(tree)?.state(key, self.lsn)
+    fn state(&self, tree: Tree, key: &[u8]) -> Result<Option<(Lsn, Option<Entry>)>> {
+        match self.ordered(tree.structure) {
+            Some(ordered) => ordered.state(tree.number, key, self.lsn),
+            None => Ok(None),
+        }
     }
 
     fn page(
@@ -413,37 +391,20 @@ impl Look for Snapshot<'_> {
         direction: Direction,
         after: Option<&[u8]>,
         limit: usize,
-    ) -> Page {
-        merge_iterator::single(self.side(tree, range, direction, after, limit))
+    ) -> Result<Page> {
+        self.side(tree, range, direction, after, limit).map(merge_iterator::single)
     }
 
-    fn count(&self, tree: Tree) -> u64 {
-        self.catalog.tree(tree).map_or(0, |index| index.count(self.lsn))
+    fn count(&self, tree: Tree) -> Result<u64> {
+        self.ordered(tree.structure).map_or(Ok(0), |ordered| ordered.count(tree.number, self.lsn))
     }
 
     fn value(&self, slot: &Slot) -> Result<Arc<[u8]>> {
         self.store.values.get(slot)
     }
 
-    fn forgotten(&self, structure: StructureId, key: &[u8], lsn: Lsn) -> bool {
-        self.store.hides(structure, key, lsn)
-    }
-
-    fn vector(&self, structure: StructureId, key: &str) -> Option<(Vec<f32>, Lsn)> {
-        self.catalog.vectors(structure).get(key, self.lsn)
-    }
-
-    fn vector_page(
-        &self,
-        structure: StructureId,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Vec<(String, Lsn)> {
-        self.catalog.vectors(structure).page(after, self.lsn, limit)
-    }
-
-    fn vector_count(&self, structure: StructureId) -> u64 {
-        self.catalog.vectors(structure).count(self.lsn) as u64
+    fn forgotten(&self, structure: StructureId, key: &[u8], lsn: Lsn) -> Result<bool> {
+        self.ordered(structure).map_or(Ok(false), |ordered| ordered.hidden(key, lsn))
     }
 
     fn vector_search(
@@ -452,147 +413,64 @@ impl Look for Snapshot<'_> {
         query: &[f32],
         k: usize,
         only: Option<&[String]>,
-    ) -> Vec<Hit> {
+    ) -> Result<Vec<Hit>> {
         self.search(structure, query, k, only, &Pending::new())
     }
 }
 
-/// The store at the LSN that is being applied.
-struct Applying<'a> {
-    snapshot: Snapshot<'a>,
-    only: Option<&'a [StructureId]>,
-}
-
-impl Applying<'_> {
-    fn writes(&self, structure: StructureId) -> bool {
-        self.only.is_none_or(|only| only.contains(&structure))
-    }
-
-    fn index(&self, tree: Tree) -> Option<&Index> {
-        self.writes(tree.structure).then(|| self.snapshot.catalog.tree_of(tree))
-    }
-
-    fn tail(&self, structure: StructureId) -> Option<&Tail> {
-        self.writes(structure).then(|| self.snapshot.catalog.vectors(structure))
-    }
-}
-
-impl Look for Applying<'_> {
-    fn schema(&self) -> &Schema {
-        self.snapshot.schema()
-    }
-
-    fn lsn(&self) -> Lsn {
-        self.snapshot.lsn
-    }
-
-    fn now(&self) -> Micros {
-        self.snapshot.now()
-    }
-
-    fn state(&self, tree: Tree, key: &[u8]) -> Option<(Lsn, Option<Entry>)> {
-        self.snapshot.state(tree, key)
-    }
-
-    fn page(
-        &self,
-        tree: Tree,
-        range: &Range,
-        direction: Direction,
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Page {
-        self.snapshot.page(tree, range, direction, after, limit)
-    }
-
-    fn count(&self, tree: Tree) -> u64 {
-        self.snapshot.count(tree)
-    }
-
-    fn value(&self, slot: &Slot) -> Result<Arc<[u8]>> {
-        self.snapshot.value(slot)
-    }
-
-    fn forgotten(&self, structure: StructureId, key: &[u8], lsn: Lsn) -> bool {
-        self.snapshot.forgotten(structure, key, lsn)
-    }
-
-    fn vector(&self, structure: StructureId, key: &str) -> Option<(Vec<f32>, Lsn)> {
-        self.snapshot.vector(structure, key)
-    }
-
-    fn vector_page(
-        &self,
-        structure: StructureId,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Vec<(String, Lsn)> {
-        self.snapshot.vector_page(structure, after, limit)
-    }
-
-    fn vector_count(&self, structure: StructureId) -> u64 {
-        self.snapshot.vector_count(structure)
-    }
-
-    fn vector_search(
-        &self,
-        structure: StructureId,
-        query: &[f32],
-        k: usize,
-        only: Option<&[String]>,
-    ) -> Vec<Hit> {
-        self.snapshot.vector_search(structure, query, k, only)
-    }
-}
-
-impl Change for Applying<'_> {
+impl Change for Snapshot<'_> {
     fn set(&self, tree: Tree, key: &[u8], entry: Option<Entry>) {
-        let Some(index) = self.index(tree) else { return };
-        index.set(key, self.snapshot.lsn, entry);
-        if !self.snapshot.store.keeps_all {
-            index.prune(key, self.snapshot.store.floor());
+        let Some(known) = self.written(tree.structure) else { return };
+        known.set(tree.number, key, self.lsn, entry);
+        if !self.store.keeps_all {
+            known.ordered.prune(tree.number, key, self.store.floor());
         }
     }
 
     fn erase(&self, tree: Tree, key: &[u8]) {
-        if let Some(index) = self.index(tree) {
-            index.forget(key, self.snapshot.lsn);
+        if let Some(known) = self.written(tree.structure) {
+            known.ordered.erase(tree.number, key, self.lsn);
         }
     }
 
-    fn versions(&self, tree: Tree, key: &[u8]) -> Vec<Version> {
-        self.snapshot.catalog.tree_of(tree).versions(key)
+    fn versions(&self, tree: Tree, key: &[u8]) -> Result<Vec<Version>> {
+        self.catalog.structure(tree.structure).ordered.versions(tree.number, key)
     }
 
     fn mask(&self, structure: StructureId, key: &[u8]) {
-        let mut masks = self.snapshot.store.masks.0.write();
-        masks.entry(structure).or_default().insert(key.into(), self.snapshot.lsn);
+        if let Some(known) = self.written(structure) {
+            known.ordered.hide(key, self.lsn);
+        }
     }
 
     fn prune(&self, tree: Tree, key: &[u8]) {
-        let Some(index) = self.index(tree) else { return };
-        // Readers pin what is published; several commits may be applied before they are.
-        let store = self.snapshot.store;
-        let published = store.published.load(Ordering::Acquire);
-        let oldest = store.snapshots.with_oldest(|oldest| oldest.unwrap_or(published));
-        index.prune(key, oldest.min(published));
+        if let Some(known) = self.written(tree.structure) {
+            known.ordered.prune(tree.number, key, self.store.unread_below());
+        }
+    }
+
+    fn overfull(&self, structure: StructureId, capacity: u64) -> Result<Option<Item>> {
+        match self.written(structure) {
+            Some(known) => known.overfull(self.lsn, capacity),
+            None => Ok(None),
+        }
     }
 
     fn put_vector(&self, structure: StructureId, key: &str, vector: &[f32]) {
-        if let Some(tail) = self.tail(structure) {
-            tail.put(key, vector, self.snapshot.lsn);
+        if let Some(vectors) = self.written_vectors(structure) {
+            vectors.put(key, vector, self.lsn);
         }
     }
 
     fn delete_vector(&self, structure: StructureId, key: &str) {
-        if let Some(tail) = self.tail(structure) {
-            tail.delete(key, self.snapshot.lsn);
+        if let Some(vectors) = self.written_vectors(structure) {
+            vectors.delete(key, self.lsn);
         }
     }
 
     fn forget_vector(&self, structure: StructureId, key: &str) {
-        if let Some(tail) = self.tail(structure) {
-            tail.forget(key, self.snapshot.lsn);
+        if let Some(vectors) = self.written_vectors(structure) {
+            vectors.forget(key, self.lsn);
         }
     }
 }
@@ -603,6 +481,9 @@ pub struct Applier(pub Arc<Store>);
 impl crate::commit::pipeline::Apply for Applier {
     fn published(&self, lsn: Lsn) {
         self.0.publish(lsn);
+        if let Some(hook) = self.0.hook.get() {
+            hook();
+        }
     }
 
     fn apply(&self, sequenced: &Sequenced) -> Result<()> {

@@ -519,11 +519,12 @@ impl Transaction {
         self.check_open()?;
         self.open.store(false, Ordering::Release);
         if self.batch.read().is_empty() {
-            let time = self.shared.time_of(self.lsn);
+            let time = self.shared.time_of(self.lsn)?;
             let receipt =
                 Receipt { lsn: self.lsn, time, durable: true, leaf: None, txn: self.txn() };
             return Ok((receipt, None));
         }
+        self.shared.make_room()?;
         self.draw_salt();
         let ticket = loop {
             // Pinned until it is sequenced: what its checks rely on is not pruned meanwhile.
@@ -594,7 +595,7 @@ fn check_precondition(
     key: &[u8],
     wanted: Precondition,
 ) -> Result<()> {
-    let version = state.get(Tree::new(id, 0), key).map(|version| version.lsn);
+    let version = state.get(Tree::new(id, 0), key)?.map(|version| version.lsn);
     let refused = |message: String| Err(Error::new(ErrorKind::Precondition, message));
     if wanted.absent
         && let Some(version) = version

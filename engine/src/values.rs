@@ -66,14 +66,23 @@ impl Values {
         if let Some(value) = self.cache.get(&place) {
             return Ok(value);
         }
-        let bytes = self
-            .reader
-            .value(pointer, |segment, offset, into| self.unsynced(segment, offset, into))?;
-        let value: Arc<[u8]> = bytes.into();
+        let value: Arc<[u8]> = self.from_log(pointer)?.into();
         if value.len() <= CACHED_BYTES_MAX {
             self.cache.insert(place, Arc::clone(&value));
         }
         Ok(value)
+    }
+
+    /// A value that is not worth a place in the cache.
+    pub fn read(&self, slot: &Slot) -> Result<Arc<[u8]>> {
+        match slot {
+            Slot::Stored(pointer) => Ok(self.from_log(pointer)?.into()),
+            slot => self.get(slot),
+        }
+    }
+
+    fn from_log(&self, pointer: &Pointer) -> Result<Vec<u8>> {
+        self.reader.value(pointer, |segment, offset, into| self.unsynced(segment, offset, into))
     }
 
     /// Keeps the values of a commit that was just written: they are likely to be read soon, and

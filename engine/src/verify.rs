@@ -201,17 +201,17 @@ impl Run<'_> {
             findings.checked.values +=
                 commit.frames.ops.iter().filter(|op| commit.frames.value(op).is_some()).count()
                     as u64;
-            self.check_ledger(commit, findings);
+            self.check_ledger(commit, findings)?;
             if deep {
                 self.note(commit, &mut facts);
-                self.check_masks(commit, findings);
+                self.check_masks(commit, findings)?;
             }
             step(commit.lsn);
             Ok(())
         })?;
         findings.checked.segments = whole.segments;
         findings.checked.groups = whole.groups;
-        let held = self.shared.store.ledger.commits.count(self.target);
+        let held = self.shared.store.ledger.count(self.target)?;
         if findings.count == 0 && held != self.target {
             findings.add(
                 "ledger of commits",
@@ -224,7 +224,7 @@ impl Run<'_> {
     }
 
     /// Where a commit lies, when it was, and its transaction, as the ledger has them.
-    fn check_ledger(&self, commit: &Commit, findings: &mut Findings) {
+    fn check_ledger(&self, commit: &Commit, findings: &mut Findings) -> Result<()> {
         let ledger = &self.shared.store.ledger;
         let mut wrong = |what: String| {
             findings.add(
@@ -234,7 +234,7 @@ impl Run<'_> {
                 "nothing: open the database again, the ledger is made from the log".to_owned(),
             );
         };
-        match ledger.commit(commit.lsn) {
+        match ledger.commit(commit.lsn)? {
             None => wrong("the commit is in the log and not in the ledger".to_owned()),
             Some((time, pointer)) => {
                 if pointer != commit.record_pointer() {
@@ -249,9 +249,10 @@ impl Run<'_> {
             }
         }
         let txn = commit.head.txn.text();
-        if ledger.transaction(&commit.head.txn, commit.lsn) != Some(commit.lsn) {
+        if ledger.transaction(&commit.head.txn, commit.lsn)? != Some(commit.lsn) {
             wrong(format!("transaction {txn:?} is not in the ledger with this commit"));
         }
+        Ok(())
     }
 
     fn note(&self, commit: &Commit, facts: &mut LogFacts) {
@@ -274,14 +275,14 @@ impl Run<'_> {
     }
 
     /// What was forgotten is hidden from every read.
-    fn check_masks(&self, commit: &Commit, findings: &mut Findings) {
+    fn check_masks(&self, commit: &Commit, findings: &mut Findings) -> Result<()> {
         for op in commit.frames.ops.iter().filter(|op| op.kind == OpKind::Forget) {
             if self.catalog.schema.by_id(op.structure).is_none() {
                 continue;
             }
             let key = commit.frames.key(op);
             for id in self.links.forgotten_with(op.structure) {
-                if !self.shared.store.hides(id, key, commit.lsn) {
+                if !self.shared.store.hides(id, key, commit.lsn)? {
                     findings.add(
                         named(&self.catalog.schema, id, key),
                         Some(commit.lsn),
@@ -292,6 +293,7 @@ impl Run<'_> {
                 }
             }
         }
+        Ok(())
     }
 
     /// The deep part.
@@ -325,13 +327,13 @@ impl Run<'_> {
                 }
                 streams.commit(self, commit, findings);
                 if samples.contains(&commit.lsn) && commit.lsn >= floor {
-                    compare::at(self, &derivation, masks, commit.lsn, findings)?;
+                    compare::at(self, &derivation, masks, commit.lsn, findings);
                 }
                 step(self.target * (1 + pass) + commit.lsn);
                 Ok(())
             })?;
             if self.target == 0 {
-                compare::at(self, &derivation, masks, 0, findings)?;
+                compare::at(self, &derivation, masks, 0, findings);
             }
             streams.finish(self, findings);
             if findings.count > known && findings.problems.len() == PROBLEMS_MAX {

@@ -30,6 +30,7 @@ use waferdb::clock::ManualClock;
 use waferdb::database::Database;
 use waferdb::error::{ErrorKind, Result};
 use waferdb::options::{Mode as OpenMode, Options};
+use waferdb::ordered::run::RUNS_DIR;
 use waferdb::schema::Schema;
 use waferdb::storage::simulated::{ImagePlan, SimulatedStorage};
 use waferdb::transaction::{Mode, TransactionOptions};
@@ -44,6 +45,9 @@ const SECOND_CRASH_EVERY: u64 = 181;
 const WRITE_AGAIN_EVERY: u64 = 23;
 /// Every workload fills at least so many log segments.
 const SEGMENTS_MIN: usize = 2;
+/// Every workload writes so many runs, and merges at least so many of them into others.
+const RUNS_MIN: usize = 30;
+const MERGED_MIN: usize = 6;
 const READ_ONLY_EVERY: u64 = 11;
 /// The run ends after so many failures.
 const FAILURES_MAX: usize = 12;
@@ -125,7 +129,10 @@ impl Enumeration<'_> {
         let storage = run.storage.clone();
         // The handle is gone before the disk is looked at, as the process is.
         drop(run);
-        let plan = plan(self.seed ^ at, 1 << 12, 64);
+        // The names of several new runs await one sync of their directory: their subsets are many
+        // and much alike, and are sampled more thinly.
+        let upkeep = operation.to_string().contains(RUNS_DIR);
+        let plan = plan(self.seed ^ at, if upkeep { 1 << 6 } else { 1 << 12 }, 64);
         let fingerprint =
             (progress.required, progress.attempted, progress.schema_done, progress.schema_begun);
         for (number, image) in storage.images(&plan).enumerate() {
@@ -334,6 +341,13 @@ fn enumerate(seed: u64, totals: &Totals, full: bool) {
     let operations = whole.storage.operations();
     let segments = whole.storage.paths().iter().filter(|path| path.ends_with(".wal")).count();
     assert!(segments >= SEGMENTS_MIN, "seed {seed}: only {segments} segments, no rotation");
+    let history: Vec<String> = whole.storage.history().iter().map(ToString::to_string).collect();
+    let of_runs = |doing: &str| {
+        let known = history.iter().filter(|done| done.contains(RUNS_DIR));
+        known.filter(|done| done.starts_with(doing)).count()
+    };
+    let (made, removed) = (of_runs("create"), of_runs("remove"));
+    assert!(made >= RUNS_MIN && removed >= MERGED_MIN, "seed {seed}: {made} runs, {removed} gone");
     enumeration.reference = Reference::of(whole.commits, whole.rolled_back);
     match variable("WAFERDB_CRASH_AT") {
         Some(at) => enumeration.crash_at(at),

@@ -70,7 +70,7 @@ fn mutated(seed: &[u8], others: &[(String, Vec<u8>)], random: &SeededRandom) -> 
     bytes
 }
 
-fn run(name: &str, body: bodies::Body, input: &[u8]) {
+fn feed(name: &str, body: bodies::Body, input: &[u8]) {
     if catch_unwind(AssertUnwindSafe(|| body(input))).is_err() {
         let hex: String = input.iter().map(|byte| format!("{byte:02x}")).collect();
         panic!("{name} fails on the input {hex}");
@@ -83,9 +83,9 @@ fn smoke(wanted: &str, rounds: u64) {
     let random = SeededRandom::new(number("WAFERDB_FUZZ_SEED", 1));
     let seeds = stored(name);
     for (_, seed) in &seeds {
-        run(name, body, seed);
+        feed(name, body, seed);
         for _ in 0..number("WAFERDB_FUZZ_ROUNDS", rounds) {
-            run(name, body, &mutated(seed, &seeds, &random));
+            feed(name, body, &mutated(seed, &seeds, &random));
         }
     }
 }
@@ -117,6 +117,7 @@ smoke! {
     schema_json 1000;
     merkle_proof 200;
     database_image 60;
+    run 500;
 }
 
 #[test]

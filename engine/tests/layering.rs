@@ -15,21 +15,31 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("apart", &["log", "propagation"]),
     ("apart", &["audit", "commit", "marker", "ordered", "snapshot", "vector"]),
     ("apart", &["schema"]),
-    ("apart", &["batch", "checkpoint", "lookup", "stats", "values"]),
-    ("apart", &["context", "events", "graph", "rows"]),
+    ("apart", &["batch", "checkpoint", "ledger", "lookup", "stats", "values"]),
+    ("apart", &["context", "events", "graph", "rows", "vectors"]),
     ("apart", &["cache", "merge_iterator", "backup"]),
-    ("apart", &["apply"]),
+    ("apart", &["apply", "materialised"]),
     ("apart", &["store"]),
-    ("apart", &["overlay", "recovery"]),
+    ("apart", &["flush", "overlay"]),
+    ("apart", &["recovery"]),
     // What an open database shares (`database::Shared`) and what is made of it know each other.
     (
         "together",
-        &["audit_log", "changes", "database", "reader", "scheduler", "transaction", "verify"],
+        &[
+            "audit_log",
+            "changes",
+            "database",
+            "reader",
+            "scheduler",
+            "transaction",
+            "upkeep",
+            "verify",
+        ],
     ),
 ];
 
 /// All that the ordered structures may know of the log.
-const ORDERED_MAY_NAME: &[&str] = &["Lsn", "Pointer"];
+const ORDERED_MAY_NAME: &[&str] = &["Lsn", "Pointer", "format"];
 
 /// What only some files may name.
 const BANS: &[(&str, &[&str])] = &[

@@ -1,6 +1,6 @@
 //! Makes the committed seeds; small, and one for each thing its parser tells apart.
 
-use waferdb::checkpoint::{Checkpoint, Epoch};
+use waferdb::checkpoint::{Checkpoint, Epoch, Stored};
 use waferdb::codec::msgpack::Scalar;
 use waferdb::codec::order;
 use waferdb::log::format::{self, RECORD_HEADER_BYTES, RecordKind, SegmentHeader};
@@ -8,6 +8,7 @@ use waferdb::log::record::{
     self, Codec, CommitHead, EncodedHead, Frames, NewOp, NewValue, OpKind, Priority, RecordPlace,
     TxnId, ValueAt,
 };
+use waferdb::ordered::run::RunInfo;
 use waferdb::schema::Schema;
 
 use crate::bodies;
@@ -27,6 +28,7 @@ pub fn of(target: &str) -> Vec<Seed> {
         "schema_json" => schemas(),
         "merkle_proof" => proofs(),
         "database_image" => edits(4),
+        "run" => runs(),
         _ => panic!("no seeds are made for {target}"),
     }
 }
@@ -227,9 +229,19 @@ fn checkpoints() -> Vec<Seed> {
         Epoch { number: 1, incarnation: 7, first_lsn: 1 },
         Epoch { number: 2, incarnation: u64::MAX, first_lsn: 90 },
     ];
+    let run = |uid| RunInfo {
+        uid,
+        structure: 3,
+        bytes: 8_192,
+        root: 77,
+        first_lsn: uid,
+        last_lsn: uid + 9,
+        entries: 40,
+    };
+    let stored = vec![Stored { structure: 3, applied: 80, runs: vec![run(9), run(2)] }];
     vec![
         ("empty", Checkpoint::default().encode()),
-        ("full", Checkpoint { epochs, floor: 12, schema }.encode()),
+        ("full", Checkpoint { epochs, floor: 12, schema, stored, ..Default::default() }.encode()),
     ]
 }
 
@@ -255,5 +267,27 @@ fn proofs() -> Vec<Seed> {
         ("cut_off", [vec![32, 31, 32, 0, 0], numbers(u64::MAX - 1, u64::MAX, 64)].concat()),
         ("longer", [vec![7, 6, 7, 1, 1], numbers(1 << 63, u64::MAX, 63)].concat()),
         ("empty", vec![0; 5]),
+    ]
+}
+
+/// A run without edits and with some; contents of a block, a directory and an index block.
+fn runs() -> Vec<Seed> {
+    // Three entries: "a" stored, "ab" inline, "b" a tombstone, all of LSN 3.
+    let group = b"\x01a\x6F\x02\x00\x01\x03\x01\x00\x03\x01\x01\x01\x03\x02\x00\x38\x00\x01\x05\
+        \x00\x01\x06\x02\x00\x08bbxy";
+    let tail = [&[0, 0][..], &3u32.to_le_bytes(), &(group.len() as u32).to_le_bytes()].concat();
+    let data = [&group[..], &tail].concat();
+    // One entry: the empty key, LSN 9, stored: the block at 0, 29 bytes long.
+    let group = b"\x00\x41\x00\x00\x01\x09\x00\x01\x1D";
+    let tail = [&[0, 0][..], &1u32.to_le_bytes(), &(group.len() as u32).to_le_bytes()].concat();
+    let index = [&group[..], &tail].concat();
+    let trees = b"\x02\x00\x80\x00\x09\x01\x01a\x01b\x05\x00\x00\x09\x02\x00\x00";
+    vec![
+        ("sound", vec![0]),
+        ("flip", vec![0, 0x10, 0, 1]),
+        ("footer", vec![0, 0xFF, 0x03, 0x80, 0x20, 0x02, 0xFF]),
+        ("block", [&[1][..], &data].concat()),
+        ("directory", [&[2][..], trees].concat()),
+        ("index", [&[3][..], &index].concat()),
     ]
 }

@@ -36,6 +36,7 @@ class Engine:
         create: bool,
         durability: str,  # "sync" | "async"
         memory: int,
+        memtable: int | None,  # None: 64 MiB, at most a quarter of the memory
         history: int | None,
         waf_budget: float | None,
         embedder: str | None,  # JSON identity of the embedder, checked against the stored one

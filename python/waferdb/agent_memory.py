@@ -86,7 +86,7 @@ class AgentMemory(Database):
         embedder: makes vectors of texts; by default `WordLlama()` (`pip install
             'waferdb[embed]'`), loaded when first needed. A database remembers its embedder's name
             and dim and raises `SchemaError` for another.
-        mode, durability, memory, waf_budget, history, create: as for `Database`.
+        mode, durability, memory, memtable, waf_budget, history, create: as for `Database`.
     """
 
     facts = Rows(indexes=["user", "topic", ("user", "time")])
@@ -104,6 +104,7 @@ class AgentMemory(Database):
         mode: Literal["rw", "r"] = "rw",
         durability: Literal["sync", "async"] = "sync",
         memory: units.Size = "256MiB",
+        memtable: units.Size | None = None,
         waf_budget: float | None = None,
         history: units.Duration | None = None,
         create: bool = True,
@@ -116,6 +117,7 @@ class AgentMemory(Database):
             mode=mode,
             durability=durability,
             memory=memory,
+            memtable=memtable,
             waf_budget=waf_budget,
             history=history,
             create=create,

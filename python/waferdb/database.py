@@ -64,7 +64,8 @@ class Database:
     `path` is a directory, or ":memory:" for a database without files. `mode` is "rw" (one writer)
     or "r" (many readers, nothing is written at all). `durability` is "sync", or "async": commits
     are acknowledged once in the log's buffer and durable within 100 ms or at `flush()`. `memory` is
-    the budget of buffers and caches (a size), `waf_budget` a bound on write amplification,
+    the budget of buffers and caches (a size), `memtable` the part of it for what is not yet in
+    files (by default 64 MiB, at most a quarter), `waf_budget` a bound on write amplification,
     `history` how long superseded versions are kept (a duration; None: for ever). With
     `create=False` a missing database is a `FileNotFoundError`.
 
@@ -121,6 +122,7 @@ class Database:
         mode: Literal["rw", "r"] = "rw",
         durability: Durability = "sync",
         memory: units.Size = "256MiB",
+        memtable: units.Size | None = None,
         waf_budget: float | None = None,
         history: units.Duration | None = None,
         create: bool = True,
@@ -130,7 +132,8 @@ class Database:
         declared = {**self._structures, **(_overrides or {})}
         if _overrides:
             schema.check(declared, _RESERVED, type(self).__name__)
-        self._open(path, declared, mode, durability, memory, waf_budget, history, create, _embedder)
+        budgets = (memory, memtable, waf_budget)
+        self._open(path, declared, mode, durability, *budgets, history, create, _embedder)
 
     def _open(
         self,
@@ -139,6 +142,7 @@ class Database:
         mode: str,
         durability: str,
         memory: units.Size,
+        memtable: units.Size | None,
         waf_budget: float | None,
         history: units.Duration | None,
         create: bool,
@@ -167,6 +171,7 @@ class Database:
             create=create,
             durability=durability,
             memory=units.size(memory, "memory"),
+            memtable=None if memtable is None else units.size(memtable, "memtable"),
             history=None if history is None else units.duration(history, "history"),
             waf_budget=waf_budget,
             embedder=embedder,
@@ -650,6 +655,7 @@ class DynamicDatabase(Database):
         mode: Literal["rw", "r"] = "rw",
         durability: Durability = "sync",
         memory: units.Size = "256MiB",
+        memtable: units.Size | None = None,
         waf_budget: float | None = None,
         history: units.Duration | None = None,
         create: bool = True,
@@ -666,6 +672,7 @@ class DynamicDatabase(Database):
             mode,
             durability,
             memory,
+            memtable,
             waf_budget,
             history,
             create and schema_ is not None,
@@ -696,6 +703,7 @@ def open(
     mode: Literal["rw", "r"] = "rw",
     durability: Durability = "sync",
     memory: units.Size = "256MiB",
+    memtable: units.Size | None = None,
     waf_budget: float | None = None,
     history: units.Duration | None = None,
     create: bool = True,
@@ -717,6 +725,7 @@ def open(
         mode=mode,
         durability=durability,
         memory=memory,
+        memtable=memtable,
         waf_budget=waf_budget,
         history=history,
         create=create,

@@ -353,6 +353,7 @@ class Stats:
     policies: Mapping[str, Mapping[str, Any]]
     memory: Mapping[str, Any] = field(default_factory=dict)
     torn_tail: str | None = None
+    rebuilt: str | None = None
 
     @property
     def waf(self) -> float:
@@ -388,6 +389,7 @@ class Stats:
             policies=raw["policies"],
             memory=raw["memory"],
             torn_tail=raw["torn_tail"],
+            rebuilt=raw["rebuilt"],
         )
 
     def _summary(self) -> list[tuple[str, str]]:
@@ -403,6 +405,8 @@ class Stats:
         ]
         if self.torn_tail is not None:
             rows.append(("dropped when opened", self.torn_tail))
+        if self.rebuilt is not None:
+            rows.append(("made again when opened", self.rebuilt))
         rows += [
             (f"{name} latency", f"p50 {shape.p50:,.0f} µs, p99 {shape.p99:,.0f} µs")
             for name, shape in self.latency.items()

@@ -12,7 +12,7 @@ use waferdb::audit_log;
 use waferdb::database::{Database, Shared, parse_durability};
 use waferdb::error::{Error, ErrorKind, Result};
 use waferdb::log::record::Priority;
-use waferdb::options::{Mode, Options};
+use waferdb::options::{Mode, Options, memtable_of};
 use waferdb::propagation::Policy;
 use waferdb::schema::Schema;
 use waferdb::storage::Storage;
@@ -137,7 +137,7 @@ fn report(
 impl Engine {
     #[staticmethod]
     #[pyo3(signature = (
-        path, schema, *, mode, create, durability, memory, history, waf_budget, embedder
+        path, schema, *, mode, create, durability, memory, memtable, history, waf_budget, embedder
     ))]
     #[expect(clippy::too_many_arguments, reason = "as the Python layer calls it")]
     fn open(
@@ -148,6 +148,7 @@ impl Engine {
         create: bool,
         durability: Text<'_>,
         memory: Natural,
+        memtable: Option<Natural>,
         history: Option<i64>,
         waf_budget: Option<f64>,
         embedder: Option<Text<'_>>,
@@ -159,6 +160,7 @@ impl Engine {
                 create,
                 durability: parse_durability(durability.0)?,
                 memory_bytes: memory.0,
+                memtable_bytes: memtable.map_or(memtable_of(memory.0), |bytes| bytes.0),
                 history_micros: history,
                 waf_budget,
                 ..Options::default()
@@ -289,8 +291,8 @@ impl Engine {
     }
 
     fn drain(&self, py: Python<'_>) -> PyResult<()> {
-        self.flush(py)?;
-        while self.detached(py, Database::step)? {
+        self.detached(py, Database::flush_memtables)?;
+        while self.detached(py, Database::merge_step)? {
             py.check_signals()?;
         }
         Ok(())

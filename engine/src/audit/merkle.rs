@@ -2,17 +2,17 @@
 //!
 //! Invariants:
 //! 1. Append only: a leaf never changes, so every root and proof once given stays reproducible.
-//! 2. `levels[h][i]` is the hash of the complete subtree over leaves `i << h .. (i + 1) << h`; a
-//!    subtree enters when its last leaf does. Ragged right edges are never stored.
+//! 2. A subtree is stored when its last leaf enters; ragged right edges never are.
 //! 3. A root or a proof at any size hashes at most one ragged edge: O(log n) look-ups and hashes.
 //!
-//! Levels 0, 8, 16 … in runs of 256 hashes are the tiles in which the tree goes to disk: every
-//! stored hash is read through `Tree::complete`, and the levels between two tile levels follow
-//! from the lower one.
+//! Heights 0, 8, 16 … are stored: every stored hash is read through `Subtrees::complete`, and the
+//! heights between two stored ones follow from the lower one.
 //!
 //! It does not know what a leaf means and signs nothing; the verifying functions need no tree.
 
 use sha2::{Digest, Sha256};
+
+use crate::error::Result;
 
 pub const HASH_BYTES: usize = 32;
 
@@ -35,120 +35,126 @@ pub fn empty_root() -> Hash {
     Sha256::digest([]).into()
 }
 
-#[derive(Default)]
-pub struct Tree {
-    levels: Vec<Vec<Hash>>,
+/// Heights whose hashes are stored: a tile is 256 of them side by side (C2SP tlog-tiles).
+pub const TILE_HEIGHT: u32 = 8;
+
+/// Complete subtrees by height and index, wherever they are kept.
+pub trait Subtrees {
+    /// The hash over leaves `index << height .. (index + 1) << height`, all of them pushed.
+    fn complete(&self, height: u32, index: u64) -> Result<Hash>;
 }
 
-impl Tree {
-    pub fn new() -> Self {
-        Self::default()
+/// The right edge of a tree: its largest complete subtrees, what a push needs to know.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Frontier {
+    size: u64,
+    /// Hashes by height, highest first: one for each bit of `size`.
+    hashes: Vec<(u32, Hash)>,
+}
+
+impl Frontier {
+    /// The right edge of the first `size` leaves.
+    pub fn of(subtrees: &impl Subtrees, size: u64) -> Result<Self> {
+        let mut hashes = Vec::new();
+        let mut low = 0;
+        for height in (0..u64::BITS).rev().filter(|height| size >> height & 1 == 1) {
+            hashes.push((height, subtrees.complete(height, low >> height)?));
+            low += 1 << height;
+        }
+        Ok(Self { size, hashes })
     }
 
     /// Leaves so far.
     pub fn size(&self) -> u64 {
-        self.levels.first().map_or(0, Vec::len) as u64
+        self.size
     }
 
-    pub fn push(&mut self, leaf_hash: Hash) {
-        let mut hash = leaf_hash;
-        for height in 0.. {
-            if height == self.levels.len() {
-                self.levels.push(Vec::new());
+    /// Adds a leaf; `store` gets the hashes that complete a subtree of a stored height.
+    pub fn push(&mut self, leaf: Hash, mut store: impl FnMut(u32, u64, Hash)) {
+        let (mut height, mut hash) = (0, leaf);
+        loop {
+            if height % TILE_HEIGHT == 0 {
+                store(height, self.size >> height, hash);
             }
-            let level = &mut self.levels[height];
-            level.push(hash);
-            let [.., left, right] = level.as_slice() else { return };
-            if !level.len().is_multiple_of(2) {
-                return;
+            match self.hashes.pop_if(|last| last.0 == height) {
+                Some((_, left)) => hash = node_hash(&left, &hash),
+                None => break,
             }
-            hash = node_hash(left, right);
+            height += 1;
         }
+        self.hashes.push((height, hash));
+        self.size += 1;
     }
+}
 
-    pub fn leaf(&self, index: u64) -> Option<Hash> {
-        self.levels.first()?.get(usize::try_from(index).ok()?).copied()
+/// The hash over neighbours that together are one complete subtree (a power of two of them).
+pub fn fold(mut hashes: Vec<Hash>) -> Hash {
+    while hashes.len() > 1 {
+        hashes = hashes.chunks(2).map(|pair| node_hash(&pair[0], &pair[1])).collect();
     }
+    hashes[0]
+}
 
-    /// The root over the first `size` leaves; `None` above what the tree holds.
-    pub fn root(&self, size: u64) -> Option<Hash> {
-        match size {
-            0 => Some(empty_root()),
-            _ if size <= self.size() => Some(self.range(0, size)),
-            _ => None,
-        }
-    }
+/// The root over the first `size` leaves.
+pub fn root(subtrees: &impl Subtrees, size: u64) -> Result<Hash> {
+    if size == 0 { Ok(empty_root()) } else { range(subtrees, 0, size) }
+}
 
-    /// PATH(index, D[size]): from the leaf's sibling up. `None` unless index < size <= `size()`.
-    pub fn inclusion(&self, index: u64, size: u64) -> Option<Vec<Hash>> {
-        if index >= size || size > self.size() {
-            return None;
+/// PATH(index, D[size]): from the leaf's sibling up. `index` < `size`.
+pub fn inclusion(subtrees: &impl Subtrees, index: u64, size: u64) -> Result<Vec<Hash>> {
+    assert!(index < size, "the caller checked that the leaf is in the tree");
+    let (mut low, mut high) = (0, size);
+    let mut path = Vec::new();
+    while high - low > 1 {
+        let middle = low + split(high - low);
+        if index < middle {
+            path.push(range(subtrees, middle, high)?);
+            high = middle;
+        } else {
+            path.push(range(subtrees, low, middle)?);
+            low = middle;
         }
-        let (mut low, mut high) = (0, size);
-        let mut path = Vec::new();
-        while high - low > 1 {
-            let middle = low + split(high - low);
-            if index < middle {
-                path.push(self.range(middle, high));
-                high = middle;
-            } else {
-                path.push(self.range(low, middle));
-                low = middle;
-            }
-        }
-        path.reverse();
-        Some(path)
     }
+    path.reverse();
+    Ok(path)
+}
 
-    /// PROOF(old, D[new]). `None` unless old <= new <= `size()`. The RFC defines it for
-    /// 0 < old < new; outside of that nothing need be shown and the proof is empty.
-    pub fn consistency(&self, old: u64, new: u64) -> Option<Vec<Hash>> {
-        if old > new || new > self.size() {
-            return None;
-        }
-        let mut path = Vec::new();
-        if old == 0 || old == new {
-            return Some(path);
-        }
-        let (mut low, mut high) = (0, new);
-        while old != high {
-            let middle = low + split(high - low);
-            if old <= middle {
-                path.push(self.range(middle, high));
-                high = middle;
-            } else {
-                path.push(self.range(low, middle));
-                low = middle;
-            }
-        }
-        // Where the old tree is itself a complete subtree, its root is known to the verifier.
-        if low > 0 {
-            path.push(self.range(low, high));
-        }
-        path.reverse();
-        Some(path)
+/// PROOF(old, D[new]), `old` <= `new`. The RFC defines it for 0 < old < new; outside of that
+/// nothing need be shown and the proof is empty.
+pub fn consistency(subtrees: &impl Subtrees, old: u64, new: u64) -> Result<Vec<Hash>> {
+    assert!(old <= new, "the caller checked that the tree has grown");
+    let mut path = Vec::new();
+    if old == 0 || old == new {
+        return Ok(path);
     }
+    let (mut low, mut high) = (0, new);
+    while old != high {
+        let middle = low + split(high - low);
+        if old <= middle {
+            path.push(range(subtrees, middle, high)?);
+            high = middle;
+        } else {
+            path.push(range(subtrees, low, middle)?);
+            low = middle;
+        }
+    }
+    // Where the old tree is itself a complete subtree, its root is known to the verifier.
+    if low > 0 {
+        path.push(range(subtrees, low, high)?);
+    }
+    path.reverse();
+    Ok(path)
+}
 
-    /// Bytes of hashes held, an upper bound with their spare room.
-    pub fn memory_bytes(&self) -> usize {
-        self.levels.iter().map(|level| level.capacity() * HASH_BYTES).sum()
+/// MTH(D[low:high]) for a range that splitting has reached: `low` is a multiple of the smallest
+/// power of two >= its length.
+fn range(subtrees: &impl Subtrees, low: u64, high: u64) -> Result<Hash> {
+    let length = high - low;
+    if length.is_power_of_two() {
+        return subtrees.complete(length.trailing_zeros(), low / length);
     }
-
-    /// MTH(D[low:high]) for a range that splitting has reached: `low` is a multiple of the
-    /// smallest power of two >= its length.
-    fn range(&self, low: u64, high: u64) -> Hash {
-        let length = high - low;
-        if length.is_power_of_two() {
-            return self.complete(length.trailing_zeros(), low / length);
-        }
-        let middle = low + split(length);
-        node_hash(&self.range(low, middle), &self.range(middle, high))
-    }
-
-    /// The one place that reads a stored hash.
-    fn complete(&self, height: u32, index: u64) -> Hash {
-        self.levels[height as usize][index as usize]
-    }
+    let middle = low + split(length);
+    Ok(node_hash(&range(subtrees, low, middle)?, &range(subtrees, middle, high)?))
 }
 
 /// The largest power of two below `length`, which is at least 2.
@@ -235,6 +241,8 @@ fn skip_lone(node: u64, last: u64) -> (u64, u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -337,6 +345,47 @@ mod tests {
         texts.iter().map(|text| hash(text)).collect()
     }
 
+    /// A tree as the engine keeps it: a frontier, and the stored heights.
+    #[derive(Default)]
+    struct Tree {
+        frontier: Frontier,
+        stored: HashMap<(u32, u64), Hash>,
+    }
+
+    impl Subtrees for Tree {
+        fn complete(&self, height: u32, index: u64) -> Result<Hash> {
+            let base = height / TILE_HEIGHT * TILE_HEIGHT;
+            let width = 1 << (height - base);
+            let below = (index * width..(index + 1) * width).map(|at| self.stored[&(base, at)]);
+            Ok(fold(below.collect()))
+        }
+    }
+
+    impl Tree {
+        fn new() -> Self {
+            Self::default()
+        }
+
+        fn push(&mut self, leaf: Hash) {
+            let stored = &mut self.stored;
+            self.frontier.push(leaf, |height, index, hash| {
+                assert_eq!(stored.insert((height, index), hash), None, "written once");
+            });
+        }
+
+        fn root(&self, size: u64) -> Option<Hash> {
+            root(self, size).ok()
+        }
+
+        fn inclusion(&self, index: u64, size: u64) -> Option<Vec<Hash>> {
+            inclusion(self, index, size).ok()
+        }
+
+        fn consistency(&self, old: u64, new: u64) -> Option<Vec<Hash>> {
+            consistency(self, old, new).ok()
+        }
+    }
+
     fn numbered(count: u64) -> (Vec<Hash>, Tree) {
         let leaves: Vec<Hash> = (0..count).map(|i| leaf_hash(&i.to_le_bytes())).collect();
         let mut tree = Tree::new();
@@ -436,20 +485,20 @@ mod tests {
     }
 
     #[test]
-    fn bounds() {
-        let (leaves, tree) = numbered(5);
-        assert_eq!((tree.size(), tree.root(6), tree.leaf(5)), (5, None, None));
-        assert_eq!(tree.leaf(4), Some(leaves[4]));
-        assert_eq!(Tree::new().leaf(0), None);
-        for (index, size) in [(5, 5), (0, 0), (0, 6), (u64::MAX, u64::MAX), (4, 4)] {
-            assert_eq!(tree.inclusion(index, size), None);
+    fn a_frontier_is_found_again_in_what_is_stored() {
+        let (_, mut tree) = numbered(0);
+        for size in 0..1_000 {
+            assert_eq!(Frontier::of(&tree, size).unwrap(), tree.frontier);
+            tree.push(leaf_hash(&[size as u8]));
         }
-        for (old, new) in [(3, 2), (2, 6), (u64::MAX, u64::MAX)] {
-            assert_eq!(tree.consistency(old, new), None);
-        }
+        assert_eq!(tree.stored.keys().filter(|key| key.0 > 0).count(), 3);
+    }
+
+    #[test]
+    fn equal_sizes_and_empty_trees_need_no_proof() {
+        let (_, tree) = numbered(5);
         assert_eq!(tree.consistency(0, 5), Some(Vec::new()));
         assert_eq!(tree.consistency(5, 5), Some(Vec::new()));
-        assert!(tree.memory_bytes() >= 8 * HASH_BYTES);
     }
 
     #[test]

@@ -31,6 +31,7 @@ use crate::limits;
 use crate::log::Lsn;
 use crate::log::format::{DatabaseId, Identity, Place, RecordKind, SEGMENT_HEADER_BYTES};
 use crate::log::queue::{self, Gate, Group, Queue};
+use crate::log::reader::Expected;
 use crate::log::record::{self, EncodedHead};
 use crate::log::writer::{Segments, Writer};
 use crate::storage::Storage;
@@ -227,6 +228,17 @@ impl Pipeline {
     pub fn durable_end(&self) -> (Lsn, Place) {
         let sequence = self.sequence.lock();
         (sequence.durable, sequence.durable_end)
+    }
+
+    /// Behind the last durable group: where an opener goes on that knows everything before it.
+    pub fn replay_mark(&self) -> (Place, Expected) {
+        let sequence = self.sequence.lock();
+        let expected = Expected {
+            group: sequence.settled_group + 1,
+            lsn: sequence.durable + 1,
+            epoch: self.identity.epoch,
+        };
+        (sequence.durable_end, expected)
     }
 
     pub fn database(&self) -> DatabaseId {

@@ -33,6 +33,10 @@ impl Epochs {
         }
     }
 
+    pub fn clear(&self) {
+        self.0.write().clear();
+    }
+
     pub fn of(&self, lsn: Lsn) -> u64 {
         let epochs = self.0.read();
         let after = epochs.partition_point(|entry| entry.1 <= lsn);

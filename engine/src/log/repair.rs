@@ -99,16 +99,24 @@ pub struct End {
     pub unused: Option<u64>,
 }
 
-/// Walks every group of every segment, handing each to `visit`; decides how the log ends.
+/// Walks every group from a place between two groups on, handing each to `visit`; decides how the
+/// log ends.
 pub fn walk(
     segments: &[Segment],
+    from: Place,
     first: Expected,
     mut visit: impl FnMut(&Segment, GroupRead) -> Result<()>,
 ) -> Result<End> {
     let mut expected = first;
     let mut last = None;
     for (index, segment) in segments.iter().enumerate() {
+        if segment.header.segment < from.segment {
+            continue;
+        }
         let mut walker = Walker::new(segment, expected);
+        if segment.header.segment == from.segment {
+            walker.offset = from.offset;
+        }
         let mut ended_by = None;
         let stop = loop {
             match walker.step()? {
@@ -289,6 +297,41 @@ pub fn first_expected() -> Expected {
 pub fn newest_checkpoint(end: &End) -> Option<Place> {
     let (_, header) = end.last.as_ref()?;
     (header.checkpoint.segment > 0).then_some(header.checkpoint)
+}
+
+/// The group that holds the newest checkpoint named by a later one, and what it continues; found
+/// by the headers of the last segment in use. Whether it is sound is for the walk to say.
+pub fn checkpoint_group(segments: &[Segment]) -> Result<Option<(Place, Expected)>> {
+    let mut newest = None;
+    for segment in segments.iter().rev() {
+        headers(segment, |_, header| newest = Some(header.checkpoint))?;
+        if newest.is_some() {
+            break;
+        }
+    }
+    let Some(place) = newest.filter(|place| place.segment > 0) else { return Ok(None) };
+    let holder = segments.iter().find(|segment| segment.header.segment == place.segment);
+    let Some(holder) = holder else { return Ok(None) };
+    let mut found = None;
+    headers(holder, |offset, header| {
+        if (offset..offset + u64::from(header.bytes)).contains(&place.offset) {
+            let (group, lsn, epoch) = (header.group, header.first_lsn, header.epoch);
+            let place = Place { segment: place.segment, offset };
+            found = Some((place, Expected { group, lsn, epoch }));
+        }
+    })?;
+    Ok(found)
+}
+
+/// Sound headers of a segment, one behind the other from its beginning.
+fn headers(segment: &Segment, mut visit: impl FnMut(u64, &GroupHeader)) -> Result<()> {
+    let mut walker = Walker::new(segment, first_expected());
+    let mut offset = SEGMENT_HEADER_BYTES as u64;
+    while let Some(header) = walker.sound_header_at(offset)? {
+        visit(offset, &header);
+        offset += format::align_up(u64::from(header.bytes).max(1));
+    }
+    Ok(())
 }
 
 /// How a torn tail is told to the user.

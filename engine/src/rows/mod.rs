@@ -123,7 +123,7 @@ pub fn put(state: &impl Change, derived: &Derived<'_>, operation: &Operation<'_>
 
 /// Takes in a delete; `true` if there was a row.
 pub fn delete(state: &impl Change, derived: &Derived<'_>, key: &[u8]) -> Result<bool> {
-    if state.get(derived.rows(), key).is_none() {
+    if state.get(derived.rows(), key)?.is_none() {
         return Ok(false);
     }
     change_indexes(state, derived, key, None)?;
@@ -134,7 +134,7 @@ pub fn delete(state: &impl Change, derived: &Derived<'_>, key: &[u8]) -> Result<
 /// Takes in a forget: every version goes, and every index entry any of them had.
 pub fn forget(state: &impl Change, derived: &Derived<'_>, key: &[u8]) -> Result<()> {
     if !derived.is_plain() {
-        for version in state.versions(derived.rows(), key) {
+        for version in state.versions(derived.rows(), key)? {
             let row = state.value(&version.entry.slot)?;
             for (tree, entry) in derived.entries(key, &row) {
                 state.erase(tree, &entry);
@@ -154,7 +154,7 @@ fn change_indexes(
     if derived.is_plain() {
         return Ok(());
     }
-    let old = match state.get(derived.rows(), key) {
+    let old = match state.get(derived.rows(), key)? {
         Some(version) => Some(state.value(&version.entry.slot)?),
         None => None,
     };
@@ -174,7 +174,7 @@ fn owner(state: &(impl Look + ?Sized), tree: Tree, value: &[u8]) -> Result<Optio
     let range = Range::prefix(value);
     let mut after: Option<Box<[u8]>> = None;
     loop {
-        let page = state.page(tree, &range, Direction::Forward, after.as_deref(), 8);
+        let page = state.page(tree, &range, Direction::Forward, after.as_deref(), 8)?;
         if let Some(item) = page.items.first() {
             let key = order::take_text(&mut &item.key[value.len()..])?;
             return Ok(Some(key.into_owned().into_bytes()));
@@ -236,7 +236,7 @@ fn still_has(
     key: &[u8],
     value: &[u8],
 ) -> Result<bool> {
-    let Some(version) = state.get(derived.rows(), key) else { return Ok(false) };
+    let Some(version) = state.get(derived.rows(), key)? else { return Ok(false) };
     let row = state.value(&version.entry.slot)?;
     Ok(derived.unique_value(number, &row).as_deref() == Some(value))
 }

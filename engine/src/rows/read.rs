@@ -87,7 +87,7 @@ impl Scan {
         while rows.len() < count && !self.done {
             let wanted = (count - rows.len()).min(self.left);
             let Page { items, next } =
-                look.page(self.tree, &self.range, self.direction, self.after.as_deref(), wanted);
+                look.page(self.tree, &self.range, self.direction, self.after.as_deref(), wanted)?;
             for item in items {
                 let entry = item.entry.expect("pages hold live items");
                 rows.push(Row { key: item.key, value: look.value(&entry.slot)?, lsn: item.lsn });
@@ -180,7 +180,7 @@ impl Find {
                         Direction::Forward,
                         after.as_deref(),
                         STEP,
-                    );
+                    )?;
                     *done = page.next.is_none();
                     *after = page.next;
                     page.items.into_iter().map(|item| item.key).collect()
@@ -213,7 +213,7 @@ impl Find {
     ) -> Result<()> {
         let mut candidates = candidates.into_iter();
         for key in candidates.by_ref() {
-            let Some(version) = look.get(self.rows, &key) else { continue };
+            let Some(version) = look.get(self.rows, &key)? else { continue };
             let value = look.value(&version.entry.slot)?;
             if !self.query.matches(&value) || !self.is_behind(&key, &value) {
                 continue;
@@ -256,7 +256,7 @@ fn place_of(
     if query.order.is_none() {
         return Ok((Vec::new(), key.to_vec()));
     }
-    let version = look.get(derived.rows(), key).ok_or_else(|| {
+    let version = look.get(derived.rows(), key)?.ok_or_else(|| {
         Error::argument(format!(
             "after={:?}: no such row at this LSN, so its place in the order is not known; start \
              over, or read pages at one snapshot()",
@@ -277,7 +277,7 @@ fn gather(
 ) -> Result<Vec<Box<[u8]>>> {
     let mut matching: Vec<(Vec<u8>, Box<[u8]>)> = Vec::new();
     let mut consider = |key: Box<[u8]>| -> Result<()> {
-        let Some(version) = look.get(derived.rows(), &key) else { return Ok(()) };
+        let Some(version) = look.get(derived.rows(), &key)? else { return Ok(()) };
         let row = look.value(&version.entry.slot)?;
         if !query.matches(&row) {
             return Ok(());
@@ -302,7 +302,7 @@ fn gather(
                 Direction::Forward,
                 after.as_deref(),
                 STEP,
-            );
+            )?;
             page.items.into_iter().try_for_each(|item| consider(item.key))?;
             if page.next.is_none() {
                 break;
@@ -370,7 +370,7 @@ impl IndexStream {
             return Ok(Some(keys));
         };
         let direction = if self.reverse { Direction::Reverse } else { Direction::Forward };
-        let page = look.page(self.tree, range, direction, self.after.as_deref(), STEP);
+        let page = look.page(self.tree, range, direction, self.after.as_deref(), STEP)?;
         if page.next.is_none() {
             self.at += 1;
         }

@@ -106,7 +106,7 @@ impl Transaction {
     fn check_transaction_id(&self, prepared: &mut Prepared) -> Result<()> {
         let TxnId::Given(text) = &self.head.txn else { return Ok(()) };
         let visible = self.shared.pipeline.visible();
-        if let Some(lsn) = self.shared.store.ledger.transaction(&self.head.txn, visible) {
+        if let Some(lsn) = self.shared.store.ledger.transaction(&self.head.txn, visible)? {
             return Err(transaction_error(format!(
                 "transaction {text:?} is committed already, as LSN {}: nothing was written again",
                 lsn
@@ -160,7 +160,7 @@ impl Transaction {
                 Some((_, true)) => continue,
                 // The row goes later in this transaction, and takes the vector with it.
                 Some((last, false)) if *last > number => continue,
-                None if base.get(rows.rows(), key).is_some() => {
+                None if base.get(rows.rows(), key)?.is_some() => {
                     let hard = self.mode == Mode::Transaction;
                     prepared.checks.push(Check { key: row, since: snapshot, hard });
                 }
@@ -227,7 +227,7 @@ impl Transaction {
         touched: &mut Vec<(u16, Vec<u8>)>,
     ) -> Result<()> {
         let base = self.shared.store.snapshot(snapshot);
-        let Some(version) = base.get(derived.rows(), key) else { return Ok(()) };
+        let Some(version) = base.get(derived.rows(), key)? else { return Ok(()) };
         let row = base.value(&version.entry.slot)?;
         for number in 0..derived.unique.len() {
             let value = derived.unique_value(number, &row);

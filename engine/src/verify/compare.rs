@@ -20,6 +20,8 @@ use crate::lookup::{Look, Tree};
 use crate::ordered::{self, Direction, Range, Slot};
 use crate::schema::{Kind, Structure, StructureId};
 use crate::store::Snapshot;
+use crate::vector;
+use crate::vectors::Searchable;
 
 /// Entries read from the engine in one step.
 const PAGE: usize = 512;
@@ -35,9 +37,10 @@ impl Run<'_> {
         if self.shared.pipeline.newest_sequenced() == self.target {
             return false;
         }
-        // A commit that is being applied is applied whole before this goes on.
+        // A commit that is being applied is applied whole before this goes on. A mask that cannot
+        // be read is reported where the structure's own files are checked.
         let _paused = self.shared.pipeline.pause_applying();
-        self.shared.store.hides(structure, key, self.target + 1)
+        self.shared.store.hides(structure, key, self.target + 1).unwrap_or(false)
     }
 }
 
@@ -48,37 +51,22 @@ pub fn at(
     masks: &Masks,
     lsn: Lsn,
     findings: &mut Findings,
-) -> Result<()> {
+) {
     let look = run.snapshot(lsn);
     let newest = lsn == run.target;
     for state in derivation.states.values() {
         let structure = state.structure;
         let mut comparison =
             Comparison { run, derivation, masks, look: &look, newest, state, structure, findings };
-        match &structure.kind {
-            Kind::Rows { indexes, unique, .. } => {
-                comparison.items();
-                for (number, fields) in indexes.iter().enumerate() {
-                    comparison.entries("index entry", number, fields.len());
-                }
-                for (number, fields) in unique.iter().enumerate() {
-                    comparison.entries("unique entry", indexes.len() + number, fields.len());
-                }
-            }
-            Kind::Vectors { rows, .. } => comparison.vectors(rows.as_deref()),
-            Kind::Cache { .. } if newest => {
-                comparison.items();
-                comparison.ages();
-            }
-            Kind::Context {} => comparison.items(),
-            Kind::Graph {} => {
-                comparison.items();
-                comparison.targets();
-            }
-            Kind::Cache { .. } | Kind::Events { .. } | Kind::Audit {} => {}
+        if let Err(error) = comparison.structure() {
+            comparison.findings.add(
+                format!("{} (read at LSN {lsn})", structure.name),
+                Some(lsn),
+                error.message().to_owned(),
+                "nothing: the log has it; rebuild the structure".to_owned(),
+            );
         }
     }
-    Ok(())
 }
 
 struct Comparison<'a> {
@@ -93,6 +81,37 @@ struct Comparison<'a> {
 }
 
 impl<'a> Comparison<'a> {
+    fn structure(&mut self) -> Result<()> {
+        match &self.structure.kind {
+            Kind::Rows { indexes, unique, .. } => {
+                self.items()?;
+                for (number, fields) in indexes.iter().enumerate() {
+                    self.entries("index entry", number, fields.len())?;
+                }
+                for (number, fields) in unique.iter().enumerate() {
+                    self.entries("unique entry", indexes.len() + number, fields.len())?;
+                }
+                Ok(())
+            }
+            Kind::Vectors { rows, .. } => {
+                self.items()?;
+                self.links(rows.as_deref())?;
+                self.searchable();
+                Ok(())
+            }
+            Kind::Cache { capacity, .. } if self.newest => {
+                self.items()?;
+                if capacity.is_some() { self.ages() } else { Ok(()) }
+            }
+            Kind::Context {} => self.items(),
+            Kind::Graph {} => {
+                self.items()?;
+                self.targets()
+            }
+            Kind::Cache { .. } | Kind::Events { .. } | Kind::Audit {} => Ok(()),
+        }
+    }
+
     fn problem(&mut self, part: &str, key: &[u8], lsn: Lsn, what: String) {
         let place = named(&self.run.catalog.schema, self.structure.id, key);
         let read_at = self.look.lsn;
@@ -134,24 +153,24 @@ impl<'a> Comparison<'a> {
     }
 
     /// Every live entry of one tree.
-    fn each(&mut self, number: u16, mut visit: impl FnMut(&mut Self, ordered::Item)) {
+    fn each(&mut self, number: u16, mut visit: impl FnMut(&mut Self, ordered::Item)) -> Result<()> {
         let tree = Tree::new(self.structure.id, number);
         let mut after: Option<Box<[u8]>> = None;
         loop {
             let page =
-                self.look.page(tree, &Range::all(), Direction::Forward, after.as_deref(), PAGE);
+                self.look.page(tree, &Range::all(), Direction::Forward, after.as_deref(), PAGE)?;
             for item in page.items {
                 visit(self, item);
             }
             if page.next.is_none() {
-                return;
+                return Ok(());
             }
             after = page.next;
         }
     }
 
     /// Tree 0: keys and values.
-    fn items(&mut self) {
+    fn items(&mut self) -> Result<()> {
         let mut shown = 0;
         self.each(0, |this, held| {
             if !this.keeps(&held.key) {
@@ -164,17 +183,18 @@ impl<'a> Comparison<'a> {
             };
             shown += 1;
             this.item(&held, item);
-        });
+        })?;
         let due = self.due();
         if due.clone().count() == shown {
-            return;
+            return Ok(());
         }
         for (key, item) in due {
             let tree = Tree::new(self.structure.id, 0);
-            if self.look.get(tree, key).is_none() && !self.may_be_missing(key, item) {
+            if self.look.get(tree, key)?.is_none() && !self.may_be_missing(key, item) {
                 self.problem("entry", key, item.lsn, missing());
             }
         }
+        Ok(())
     }
 
     fn item(&mut self, held: &ordered::Item, item: &Item) {
@@ -186,7 +206,9 @@ impl<'a> Comparison<'a> {
         let meta = match &item.extra {
             Extra::Cached { expires, age } => {
                 let mut meta = expires.to_le_bytes().to_vec();
-                meta.extend_from_slice(age);
+                if matches!(self.structure.kind, Kind::Cache { capacity: Some(_), .. }) {
+                    meta.extend_from_slice(age);
+                }
                 meta
             }
             _ => Vec::new(),
@@ -213,7 +235,7 @@ impl<'a> Comparison<'a> {
     }
 
     /// An index or a unique constraint of so many fields.
-    fn entries(&mut self, part: &str, number: usize, fields: usize) {
+    fn entries(&mut self, part: &str, number: usize, fields: usize) -> Result<()> {
         let tree = 1 + number as u16;
         let mut shown = 0;
         self.each(tree, |this, held| {
@@ -236,21 +258,22 @@ impl<'a> Comparison<'a> {
                 this.problem(part, &row, held.lsn, "it holds more than its key".to_owned());
             }
             shown += 1;
-        });
+        })?;
         let due = self.due().filter_map(|(key, item)| Some((key, item, entry_of(item, number)?)));
         if due.clone().count() == shown {
-            return;
+            return Ok(());
         }
         for (key, item, entry) in due {
-            let held = self.look.get(Tree::new(self.structure.id, tree), entry);
+            let held = self.look.get(Tree::new(self.structure.id, tree), entry)?;
             if held.is_none() && !self.may_be_missing(key, item) {
                 self.problem(part, key, item.lsn, missing());
             }
         }
+        Ok(())
     }
 
     /// Tree 1 of a graph: the same edges by target.
-    fn targets(&mut self) {
+    fn targets(&mut self) -> Result<()> {
         let mut shown = 0;
         self.each(1, |this, held| {
             let Some(edge) = turned(&held.key) else {
@@ -266,22 +289,26 @@ impl<'a> Comparison<'a> {
                 return;
             }
             shown += 1;
-        });
+        })?;
         let due = self.due();
         if due.clone().count() == shown {
-            return;
+            return Ok(());
         }
         for (key, item) in due {
             let tree = Tree::new(self.structure.id, 1);
-            let held = turned(key).is_some_and(|back| self.look.get(tree, &back).is_some());
+            let held = match turned(key) {
+                Some(back) => self.look.get(tree, &back)?.is_some(),
+                None => false,
+            };
             if !held && !self.may_be_missing(key, item) {
                 self.problem("edge by target", key, item.lsn, missing());
             }
         }
+        Ok(())
     }
 
     /// Tree 1 of a cache: its keys by age.
-    fn ages(&mut self) {
+    fn ages(&mut self) -> Result<()> {
         let mut shown = 0;
         self.each(1, |this, held| {
             let key = &held.entry.as_ref().expect("pages hold live items").meta;
@@ -296,30 +323,48 @@ impl<'a> Comparison<'a> {
                 return;
             }
             shown += 1;
-        });
+        })?;
         let state = self.state;
         if state.ages.len() == shown {
-            return;
+            return Ok(());
         }
         for (age, key) in &state.ages {
             let Some(item) = self.derived(key) else { continue };
-            let held = self.look.get(Tree::new(self.structure.id, 1), age);
+            let held = self.look.get(Tree::new(self.structure.id, 1), age)?;
             if held.is_none() && !self.may_be_missing(key, item) {
                 self.problem("age", key, item.lsn, missing());
             }
         }
+        Ok(())
     }
 
-    fn vectors(&mut self, rows: Option<&str>) {
-        let id = self.structure.id;
-        let rows = rows.and_then(|rows| self.run.catalog.schema.named(rows));
+    /// What a search would scan, if it is in memory: the same vectors as under their keys.
+    fn searchable(&mut self) {
+        let known = self.look.catalog.structure(self.structure.id);
+        let Some(tail) = known.vectors.as_ref().and_then(Searchable::loaded) else { return };
         let mut shown = 0;
         let mut after: Option<String> = None;
         loop {
-            let page = self.look.vector_page(id, after.as_deref(), PAGE);
+            let page = tail.page(after.as_deref(), self.look.lsn, PAGE);
             let whole = page.len() < PAGE;
             for (key, lsn) in &page {
-                shown += u64::from(self.vector(key, *lsn, rows));
+                let key = key.as_bytes();
+                if !self.keeps(key) {
+                    continue;
+                }
+                self.findings.checked.entries += 1;
+                let Some(item) = self.derived(key) else {
+                    self.problem("vector", key, *lsn, surplus());
+                    continue;
+                };
+                shown += 1;
+                let held = std::str::from_utf8(key).ok();
+                let held = held.and_then(|key| tail.get(key, self.look.lsn));
+                let bytes = held.map(|(vector, _)| vector::to_bytes(&vector));
+                if bytes.is_some_and(|bytes| xxhash_rust::xxh3::xxh3_128(&bytes) != item.hash) {
+                    let what = "it differs from the log".to_owned();
+                    self.problem("vector", key, item.lsn, what);
+                }
             }
             after = page.into_iter().next_back().map(|(key, _)| key);
             if whole {
@@ -327,47 +372,31 @@ impl<'a> Comparison<'a> {
             }
         }
         let due = self.due();
-        if due.clone().count() as u64 == shown {
+        if due.clone().count() == shown {
             return;
         }
         for (key, item) in due {
-            let text = std::str::from_utf8(key).ok();
-            let held = text.is_some_and(|key| self.look.vector(id, key).is_some());
+            let held = std::str::from_utf8(key).ok();
+            let held = held.is_some_and(|key| tail.contains(key, self.look.lsn));
             if !held && !self.may_be_missing(key, item) {
                 self.problem("vector", key, item.lsn, missing());
             }
         }
     }
 
-    /// One vector the engine holds; whether it is one that was derived.
-    fn vector(&mut self, key: &str, lsn: Lsn, rows: Option<&Structure>) -> bool {
-        if !self.keeps(key.as_bytes()) {
-            return false;
-        }
-        self.findings.checked.entries += 1;
-        let Some(item) = self.derived(key.as_bytes()) else {
-            self.problem("vector", key.as_bytes(), lsn, surplus());
-            return false;
-        };
-        if lsn != item.lsn {
-            let what = format!("it was written by LSN {}, not {lsn}", item.lsn);
-            self.problem("vector", key.as_bytes(), item.lsn, what);
-        }
-        if let Some((vector, _)) = self.look.vector(self.structure.id, key) {
-            let bytes: Vec<u8> = vector.iter().flat_map(|float| float.to_le_bytes()).collect();
-            if xxhash_rust::xxh3::xxh3_128(&bytes) != item.hash {
-                let what = "it differs from the log".to_owned();
-                self.problem("vector", key.as_bytes(), item.lsn, what);
+    /// Each vector of linked rows has its row.
+    fn links(&mut self, rows: Option<&str>) -> Result<()> {
+        let rows = rows.and_then(|rows| self.run.catalog.schema.named(rows));
+        let Some(rows) = rows else { return Ok(()) };
+        for (key, item) in self.due() {
+            if self.look.get(Tree::new(rows.id, 0), key)?.is_none()
+                && !self.run.forgotten_since(rows.id, key)
+            {
+                let what = format!("its row is not in {:?}", rows.name);
+                self.problem("vector", key, item.lsn, what);
             }
         }
-        if let Some(rows) = rows
-            && self.look.get(Tree::new(rows.id, 0), key.as_bytes()).is_none()
-            && !self.run.forgotten_since(rows.id, key.as_bytes())
-        {
-            let what = format!("its row is not in {:?}", rows.name);
-            self.problem("vector", key.as_bytes(), item.lsn, what);
-        }
-        true
+        Ok(())
     }
 }
 
@@ -419,7 +448,12 @@ struct Held {
 }
 
 impl Held {
-    fn peek(&mut self, run: &Run<'_>, structure: StructureId) -> Option<&ordered::Item> {
+    fn peek(
+        &mut self,
+        run: &Run<'_>,
+        structure: StructureId,
+        findings: &mut Findings,
+    ) -> Option<&ordered::Item> {
         while self.next.is_none() {
             self.next = self.page.next();
             if self.next.is_some() || self.done {
@@ -428,7 +462,14 @@ impl Held {
             let tree = Tree::new(structure, 0);
             let look = run.snapshot(run.target);
             let (all, after) = (Range::all(), self.after.as_deref());
-            let page = look.page(tree, &all, Direction::Forward, after, PAGE);
+            let page = match look.page(tree, &all, Direction::Forward, after, PAGE) {
+                Ok(page) => page,
+                Err(error) => {
+                    self.done = true;
+                    wrong_event(run, structure, run.target, error.message().to_owned(), findings);
+                    break;
+                }
+            };
             self.page = page.items.into_iter();
             self.done = page.next.is_none();
             self.after = page.next;
@@ -459,13 +500,14 @@ impl Streams {
     ) {
         let Some(held) = self.events.get_mut(&event.structure) else { return };
         findings.checked.entries += 1;
-        while let Some(item) = held.peek(run, event.structure)
+        while let Some(item) = held.peek(run, event.structure, findings)
             && *item.key < event.key[..]
         {
-            wrong_event(run, event.structure, item.lsn, surplus(), findings);
+            let lsn = item.lsn;
+            wrong_event(run, event.structure, lsn, surplus(), findings);
             held.next = None;
         }
-        if held.peek(run, event.structure).is_none_or(|item| *item.key != event.key[..]) {
+        if held.peek(run, event.structure, findings).is_none_or(|item| *item.key != event.key[..]) {
             return wrong_event(run, event.structure, commit.lsn, missing(), findings);
         }
         let item = held.next.take().expect("just looked at");
@@ -499,8 +541,9 @@ impl Streams {
             return;
         }
         for (structure, held) in &mut self.events {
-            while let Some(item) = held.peek(run, *structure) {
-                wrong_event(run, *structure, item.lsn, surplus(), findings);
+            while let Some(item) = held.peek(run, *structure, findings) {
+                let lsn = item.lsn;
+                wrong_event(run, *structure, lsn, surplus(), findings);
                 held.next = None;
             }
         }

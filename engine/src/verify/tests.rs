@@ -181,14 +181,14 @@ impl Bench {
         let tree = Tree::new(self.id(name), tree);
         // A page may begin with deleted keys, which it leaves out.
         let page = look.page(tree, &Range::all(), Direction::Forward, None, 1_000);
-        page.items.into_iter().next().unwrap()
+        page.unwrap().items.into_iter().next().unwrap()
     }
 
     fn set(&self, name: &str, tree: usize, key: &[u8], entry: Option<Entry>) {
         let shared = self.database.shared();
         let catalog = shared.store.catalog();
         let lsn = shared.pipeline.visible();
-        catalog.structures[&self.id(name)].trees[tree].set(key, lsn, entry);
+        catalog.structures[&self.id(name)].ordered.set(tree as u16, key, lsn, entry);
     }
 }
 
@@ -238,8 +238,9 @@ fn a_flipped_byte_names_file_and_lsn_and_what_is_lost() {
     let bench = Bench::open(Arc::clone(&storage) as Arc<dyn Storage>, 3);
     bench.fill(20);
     let shared = bench.database.shared();
-    let lsn = (1..=20).rev().find(|lsn| shared.place_of(*lsn).is_some()).unwrap() / 2;
-    let place = shared.place_of(lsn).unwrap();
+    let lsn = (1..=20).rev().find(|lsn| shared.place_of(*lsn).unwrap().is_some());
+    let lsn = lsn.unwrap() / 2;
+    let place = shared.place_of(lsn).unwrap().unwrap();
     let path = segment::path(place.segment);
     storage.flip(&path, place.offset + u64::from(place.length) - 1, 0x10);
     for deep in [false, true] {
@@ -331,7 +332,9 @@ fn planted_vectors_and_leaves_are_found() {
     let shared = bench.database.shared();
     let catalog = shared.store.catalog();
     let lsn = shared.pipeline.visible();
-    let tail = catalog.structures[&bench.id("vectors")].vectors.as_ref().unwrap();
+    let known = &catalog.structures[&bench.id("vectors")];
+    let tail = known.vectors.as_ref().unwrap().tail(&known.ordered, &shared.store.values).unwrap();
+    assert!(bench.verify(PASS_BYTES).ok);
     tail.put("no row", &[1.0; 4], lsn);
     bench.assert_finds("(vector");
     tail.delete("no row", lsn);
@@ -342,11 +345,13 @@ fn planted_vectors_and_leaves_are_found() {
 
     let bench = Bench::new(12);
     bench.fill(20);
+    let lsn = bench.database.shared().pipeline.visible();
     let catalog = bench.database.shared().store.catalog();
-    let leaves = catalog.structures[&bench.id("audit")].leaves.as_ref().unwrap();
-    leaves.write().push([0; 32]);
+    let audit = &catalog.structures[&bench.id("audit")];
+    audit.push_leaf(audit.leaves().count(lsn).unwrap(), [0; 32], lsn).unwrap();
     bench.assert_finds("leaves, the log has");
-    *leaves.write() = crate::audit::merkle::Tree::new();
+    let first = bench.first("audit", 0).key;
+    audit.ordered.erase(0, &first, lsn);
     bench.assert_finds("leaf is missing");
 }
 
@@ -374,8 +379,9 @@ fn what_is_forgotten_is_gone_at_every_lsn() {
     write(&|tx| tx.forget(facts, &[b"a"]));
     assert!(bench.verify(PASS_BYTES).ok, "{:#?}", bench.verify(PASS_BYTES).problems);
     let catalog = bench.database.shared().store.catalog();
-    let index = &catalog.structures[&facts].trees[0];
-    index.set(b"a", kept.lsn, kept.entry);
+    // As if the active memtable had not let go of it.
+    let layers = catalog.structures[&facts].ordered.layers();
+    layers.active.set(0, b"a", kept.lsn, kept.entry);
     bench.assert_finds("does not follow");
 }
 

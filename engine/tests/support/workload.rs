@@ -20,6 +20,8 @@ use super::model::*;
 
 pub const BEGINNING: i64 = 1_700_000_000_000_000;
 const TTL: i64 = 1_500_000;
+/// So few that a workload flushes several times, and merges what it flushed.
+const MEMTABLE_BYTES: u64 = 24 << 10;
 
 const BASE: &str = r#"{"structures":[
 {"name":"facts","kind":"rows","codec":"msgpack",
@@ -69,6 +71,8 @@ pub fn options(clock: Arc<dyn Clock>, seed: u64) -> Options {
     Options {
         background: false,
         memory_bytes: 1 << 20,
+        memtable_bytes: MEMTABLE_BYTES,
+        fan_out: 3,
         segment_bytes_min: 16 << 10,
         segment_bytes_max: 32 << 10,
         clock,

@@ -1,7 +1,10 @@
 //! Checkpoints, schemas, proofs.
 
-use waferdb::audit::merkle::{self, Hash, Tree};
+use std::collections::HashMap;
+
+use waferdb::audit::merkle::{self, Frontier, Hash, Subtrees};
 use waferdb::checkpoint::Checkpoint;
+use waferdb::error::Result;
 use waferdb::schema::Schema;
 
 use super::{take, take_u8};
@@ -32,15 +35,49 @@ pub fn schema_json(input: &[u8]) {
     }
 }
 
+/// A tree in memory: what the engine would store of it.
+#[derive(Default)]
+struct Tree {
+    frontier: Frontier,
+    stored: HashMap<(u32, u64), Hash>,
+}
+
+impl Tree {
+    fn of(leaves: u64) -> Self {
+        let mut tree = Self::default();
+        let stored = &mut tree.stored;
+        for leaf in 0..leaves {
+            let leaf = merkle::leaf_hash(&leaf.to_le_bytes());
+            tree.frontier.push(leaf, |height, index, hash| {
+                stored.insert((height, index), hash);
+            });
+        }
+        tree
+    }
+
+    fn root(&self, size: u64) -> Hash {
+        merkle::root(self, size).expect("within the tree")
+    }
+}
+
+impl Subtrees for Tree {
+    fn complete(&self, height: u32, index: u64) -> Result<Hash> {
+        let base = height / merkle::TILE_HEIGHT * merkle::TILE_HEIGHT;
+        let width = 1 << (height - base);
+        let below = (index * width..(index + 1) * width).map(|at| self.stored[&(base, at)]);
+        Ok(merkle::fold(below.collect()))
+    }
+}
+
 /// Leaves, index, size, then a number and hashes: proofs that were changed do not hold.
 pub fn merkle_proof(mut input: &[u8]) {
     let leaves = u64::from(take_u8(&mut input)) % 40;
     let (index, size) = (u64::from(take_u8(&mut input)), u64::from(take_u8(&mut input)));
     let (place, mask) = (take_u8(&mut input), take_u8(&mut input));
-    let mut tree = Tree::new();
-    (0..leaves).for_each(|leaf| tree.push(merkle::leaf_hash(&leaf.to_le_bytes())));
-    if let (Some(path), Some(root)) = (tree.inclusion(index, size), tree.root(size)) {
-        let leaf = tree.leaf(index).expect("within the tree");
+    let tree = Tree::of(leaves);
+    if index < size && size <= leaves {
+        let path = merkle::inclusion(&tree, index, size).expect("within the tree");
+        let (leaf, root) = (tree.stored[&(0, index)], tree.root(size));
         assert!(merkle::verify_inclusion(&leaf, index, size, &path, &root));
         let changed = changed(&path, place, mask);
         assert_eq!(
@@ -49,12 +86,13 @@ pub fn merkle_proof(mut input: &[u8]) {
             "only the proof holds"
         );
     }
-    if let Some(path) = tree.consistency(index, size) {
-        let root = |size| tree.root(size).expect("within the tree");
-        assert!(merkle::verify_consistency(index, size, &path, &root(index), &root(size)));
+    if index <= size && size <= leaves {
+        let path = merkle::consistency(&tree, index, size).expect("within the tree");
+        let (old, new) = (tree.root(index), tree.root(size));
+        assert!(merkle::verify_consistency(index, size, &path, &old, &new));
         let changed = changed(&path, place, mask);
         assert_eq!(
-            merkle::verify_consistency(index, size, &changed, &root(index), &root(size)),
+            merkle::verify_consistency(index, size, &changed, &old, &new),
             changed == path,
             "only the proof holds"
         );

@@ -1,5 +1,6 @@
 //! The log's parsers: segment header, groups, records, frames.
 
+use waferdb::checkpoint::Mark;
 use waferdb::log::format::{self, Identity, SEGMENT_HEADER_BYTES, SegmentHeader};
 use waferdb::log::reader::{Step, Walker};
 use waferdb::log::record::{self, Commit, FrameValue, Record, RecordPlace, ValueAt};
@@ -37,7 +38,8 @@ pub fn group_walk(input: &[u8]) {
     let storage = edited.storage();
     let Ok(found) = repair::find_segments(&storage, Open::Read) else { return };
     let mut commits = Vec::new();
-    let end = repair::walk(&found.segments, repair::first_expected(), |segment, group| {
+    let first = Mark::first();
+    let end = repair::walk(&found.segments, first.place, first.expected(), |segment, group| {
         let SegmentHeader { database, salt, segment: number, .. } = segment.header;
         let identity = Identity { database, epoch: group.header.epoch };
         let place = RecordPlace { identity, salt, segment: number, offset: group.offset };
@@ -57,6 +59,7 @@ pub fn group_walk(input: &[u8]) {
         assert_eq!(end.expected.lsn, commits.len() as u64 + 1);
         repair::report(&end, commits.len() as u64);
     }
+    let _ = repair::checkpoint_group(&found.segments);
     for segment in &found.segments {
         let mut walker = Walker::new(segment, repair::first_expected());
         while let Ok(Step::Group(_)) = walker.step() {}

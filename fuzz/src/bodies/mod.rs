@@ -15,16 +15,18 @@ mod database;
 mod image;
 mod log;
 mod reseal;
+mod run;
 
 pub use codecs::{msgpack_check, order_decode, query_parse};
 pub use control::{checkpoint_decode, merkle_proof, schema_json};
 pub use database::database_image;
 pub use image::{Edited, images};
 pub use log::{PLACE, group_walk, read_frame, record_decode, segment_header};
+pub use run::run;
 
 pub type Body = fn(&[u8]);
 
-pub const TARGETS: [(&str, Body); 11] = [
+pub const TARGETS: [(&str, Body); 12] = [
     ("segment_header", segment_header),
     ("group_walk", group_walk),
     ("record_decode", record_decode),
@@ -36,6 +38,7 @@ pub const TARGETS: [(&str, Body); 11] = [
     ("schema_json", schema_json),
     ("merkle_proof", merkle_proof),
     ("database_image", database_image),
+    ("run", run),
 ];
 
 /// Takes up to `count` bytes off the front of the input.

@@ -1,19 +1,27 @@
-//! One ordered index in memory, with every version of every key.
+//! The newest versions of a structure's trees, in memory until they are written to a run.
 //!
 //! Invariants:
 //! 1. One applier writes, in LSN order; any number of readers read at any LSN up to the newest
 //!    published one, and never see a later version.
 //! 2. Two writes of one key at one LSN leave the later one.
-//! 3. No lock outlives a call; scans go page by page and start each behind the last key.
+//! 3. A tombstone stays: what it hides may lie in an older layer.
+//! 4. No lock outlives a call; scans go page by page and start each behind the last key.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 use smallvec::{SmallVec, smallvec};
 
-use super::{Entry, Version};
+use super::{Direction, Entry, Item, Range, Slot, Version};
+use crate::error::Result;
 use crate::log::Lsn;
+
+/// What a key costs in memory besides its bytes: its node's share, its box, its first version.
+const KEY_OVERHEAD: usize = 144;
+/// What each further version costs.
+const VERSION_OVERHEAD: usize = 72;
 
 /// Versions of one key, oldest first; `None` is a tombstone. Most keys have one.
 type Versions = SmallVec<[(Lsn, Option<Entry>); 1]>;
@@ -24,45 +32,61 @@ struct Inner {
     /// Keys whose newest version is no tombstone.
     live: u64,
     newest: Lsn,
-    key_bytes: usize,
 }
 
+/// One tree in memory.
 #[derive(Default)]
 pub struct Index(RwLock<Inner>);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    Forward,
-    Reverse,
+/// The trees of one structure, and about how many bytes they take.
+pub struct Memtable {
+    trees: Vec<Index>,
+    bytes: AtomicUsize,
+    /// What it holds goes up to here; set when it is sealed.
+    upto: AtomicU64,
 }
 
-/// `[start, end)`; an `end` of `None` is open.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Range {
-    pub start: Vec<u8>,
-    pub end: Option<Vec<u8>>,
+impl Memtable {
+    pub fn new(trees: usize) -> Self {
+        let trees = (0..trees).map(|_| Index::default()).collect();
+        Self { trees, bytes: AtomicUsize::new(0), upto: AtomicU64::new(0) }
+    }
+
+    pub fn tree(&self, number: usize) -> &Index {
+        &self.trees[number]
+    }
+
+    pub fn trees(&self) -> &[Index] {
+        &self.trees
+    }
+
+    pub fn set(&self, tree: usize, key: &[u8], lsn: Lsn, entry: Option<Entry>) {
+        let added = self.trees[tree].set(key, lsn, entry);
+        self.bytes.fetch_add(added, Ordering::Relaxed);
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.bytes() == 0
+    }
+
+    pub fn upto(&self) -> Lsn {
+        self.upto.load(Ordering::Acquire)
+    }
+
+    pub fn seal(&self, upto: Lsn) {
+        self.upto.store(upto, Ordering::Release);
+    }
 }
 
-impl Range {
-    pub fn all() -> Self {
-        Self::default()
-    }
-
-    pub fn prefix(prefix: &[u8]) -> Self {
-        Self { start: prefix.to_vec(), end: crate::codec::order::successor(prefix) }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.end.as_ref().is_some_and(|end| *end <= self.start)
-    }
-}
-
-/// A key as it stands at the LSN of a scan; `None` is a tombstone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Item {
-    pub key: Box<[u8]>,
-    pub lsn: Lsn,
-    pub entry: Option<Entry>,
+fn entry_bytes(entry: Option<&Entry>) -> usize {
+    let Some(entry) = entry else { return 0 };
+    let inline = if let Slot::Inline(bytes) = &entry.slot { bytes.len() + 16 } else { 0 };
+    let meta = if entry.meta.is_empty() { 0 } else { entry.meta.len() + 16 };
+    inline + meta
 }
 
 fn at(versions: &Versions, lsn: Lsn) -> Option<&(Lsn, Option<Entry>)> {
@@ -83,27 +107,27 @@ impl Index {
         }
     }
 
-    pub fn set(&self, key: &[u8], lsn: Lsn, entry: Option<Entry>) {
+    /// Writes a version; about how many bytes that takes.
+    pub fn set(&self, key: &[u8], lsn: Lsn, entry: Option<Entry>) -> usize {
         let mut inner = self.0.write();
         let inner = &mut *inner;
         inner.newest = inner.newest.max(lsn);
         let is_live = entry.is_some();
+        let bytes = entry_bytes(entry.as_ref());
         let Some(versions) = inner.keys.get_mut(key) else {
-            if is_live {
-                inner.live += 1;
-                inner.key_bytes += key.len();
-                inner.keys.insert(key.into(), smallvec![(lsn, entry)]);
-            }
-            return;
+            inner.live += u64::from(is_live);
+            inner.keys.insert(key.into(), smallvec![(lsn, entry)]);
+            return KEY_OVERHEAD + key.len() + bytes;
         };
         let (last_lsn, last) = versions.last_mut().expect("a key has a version");
         assert!(*last_lsn <= lsn, "versions are written in LSN order");
         inner.live = inner.live + u64::from(is_live) - u64::from(last.is_some());
         if *last_lsn == lsn {
             *last = entry;
-        } else {
-            versions.push((lsn, entry));
+            return bytes;
         }
+        versions.push((lsn, entry));
+        VERSION_OVERHEAD + bytes
     }
 
     /// Every version that is no tombstone, oldest first.
@@ -124,7 +148,6 @@ impl Index {
         let is_live = versions.last().is_some_and(|version| version.1.is_some());
         if versions.is_empty() {
             inner.keys.remove(key);
-            inner.key_bytes -= key.len();
         }
         inner.live = inner.live + u64::from(is_live) - u64::from(was_live);
     }
@@ -137,12 +160,30 @@ impl Index {
         if visible > 1 {
             versions.drain(..visible - 1);
         }
-        if let [(lsn, None)] = versions[..]
-            && lsn <= floor
-        {
-            inner.keys.remove(key);
-            inner.key_bytes -= key.len();
+    }
+
+    /// Hands every version to `visit`: keys ascending, of each the newest first. No writer comes
+    /// meanwhile: it is for trees that are sealed.
+    pub fn each(
+        &self,
+        mut visit: impl FnMut(&[u8], Lsn, Option<&Entry>) -> Result<()>,
+    ) -> Result<()> {
+        for (key, versions) in &self.0.read().keys {
+            for (lsn, entry) in versions.iter().rev() {
+                visit(key, *lsn, entry.as_ref())?;
+            }
         }
+        Ok(())
+    }
+
+    /// A copy of every version.
+    pub fn all(&self) -> Vec<(Box<[u8]>, Vec<(Lsn, Option<Entry>)>)> {
+        let inner = self.0.read();
+        inner.keys.iter().map(|(key, versions)| (key.clone(), versions.to_vec())).collect()
+    }
+
+    pub fn keys(&self) -> usize {
+        self.0.read().keys.len()
     }
 
     /// Up to `limit` keys of `range` behind `after` in scan order, tombstones included.
@@ -190,11 +231,6 @@ impl Index {
         }
         let exists = |versions: &&Versions| at(versions, lsn).is_some_and(|v| v.1.is_some());
         inner.keys.values().filter(exists).count() as u64
-    }
-
-    pub fn memory_bytes(&self) -> usize {
-        let inner = self.0.read();
-        inner.key_bytes + inner.keys.len() * 160
     }
 }
 
@@ -299,6 +335,6 @@ mod tests {
         assert_eq!(index.get(b"k", 2), None);
         index.set(b"k", 6, None);
         index.prune(b"k", 6);
-        assert_eq!(index.state(b"k", 9), None);
+        assert_eq!(index.state(b"k", 9), Some((6, None)), "it may hide an older layer");
     }
 }

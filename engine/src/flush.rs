@@ -1,0 +1,220 @@
+//! Memtables become runs: what is in memory and durable in the log is written to files of its own.
+//!
+//! Invariants:
+//! 1. All structures are sealed at one LSN, so the log is replayed from one place.
+//! 2. A run counts only once its file and its name are durable, and for an opener only once a
+//!    checkpoint names it. What fails leaves the memtable where it was, to be tried again.
+//! 3. No run holds an LSN above the durable one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::cache;
+use crate::checkpoint::Stored;
+use crate::error::Result;
+use crate::ledger::{LEDGER, Ledger};
+use crate::log::Lsn;
+use crate::log::format::DatabaseId;
+use crate::materialised::Materialised;
+use crate::ordered::merge::{self, Keep, Target};
+use crate::ordered::run::{self, BlockCache, Run, RunInfo};
+use crate::ordered::{Entry, MASKS, Ordered};
+use crate::schema::{Kind, Structure, StructureId};
+use crate::storage::Storage;
+use crate::store::{Catalog, Store};
+
+/// The files of runs: their directory, their numbers, and what is held of their blocks in memory.
+pub struct Files {
+    pub storage: Arc<dyn Storage>,
+    pub database: DatabaseId,
+    pub cache: Arc<BlockCache>,
+    next_uid: AtomicU64,
+    /// The directory is there, and durable.
+    ready: AtomicBool,
+}
+
+impl Files {
+    pub fn new(storage: Arc<dyn Storage>, database: DatabaseId, cache: Arc<BlockCache>) -> Self {
+        let (next_uid, ready) = (AtomicU64::new(1), AtomicBool::new(false));
+        Self { storage, database, cache, next_uid, ready }
+    }
+
+    /// No number below this is used.
+    pub fn reserve_below(&self, uid: u64) {
+        self.next_uid.fetch_max(uid, Ordering::Relaxed);
+    }
+
+    pub fn next_uid(&self) -> u64 {
+        self.next_uid.load(Ordering::Relaxed)
+    }
+
+    pub fn open(&self, info: &RunInfo) -> Result<Arc<Run>> {
+        let run = Run::open(&*self.storage, self.database, info, Arc::clone(&self.cache))?;
+        Ok(Arc::new(run))
+    }
+
+    /// A number for a new file in a directory that is there.
+    pub fn prepare(&self) -> Result<u64> {
+        if !self.ready.load(Ordering::Acquire) {
+            self.storage.create_dir(run::RUNS_DIR)?;
+            self.storage.sync_dir("")?;
+            self.ready.store(true, Ordering::Release);
+        }
+        Ok(self.next_uid.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub fn sync_names(&self) -> Result<()> {
+        self.storage.sync_dir(run::RUNS_DIR)
+    }
+
+    /// Removes a file that no checkpoint names. Left behind, it would be found and put aside by
+    /// the next opening.
+    pub fn discard(&self, uid: u64) {
+        let _ = self.storage.remove(&run::path(uid));
+    }
+
+    /// Calls `work` for one structure's new file.
+    pub fn write<T>(
+        &self,
+        structure: StructureId,
+        sought: &dyn Fn(u16) -> bool,
+        work: impl FnOnce(&Target<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let uid = self.prepare()?;
+        let (storage, database) = (&*self.storage, self.database);
+        work(&Target { storage, database, uid, structure, sought })
+            .inspect_err(|_| self.discard(uid))
+    }
+}
+
+/// What a flush or a merge of one structure may drop, and which keys its filter holds.
+pub struct Rules<'a> {
+    store: &'a Store,
+    ordered: &'a Ordered,
+    structure: Option<&'a Structure>,
+}
+
+impl<'a> Rules<'a> {
+    /// `structure`: `None` for the ledger.
+    pub fn new(store: &'a Store, ordered: &'a Ordered, structure: Option<&'a Structure>) -> Self {
+        Self { store, ordered, structure }
+    }
+
+    pub fn is_sought(&self, tree: u16) -> bool {
+        match self.structure {
+            _ if tree == MASKS => true,
+            Some(structure) => Materialised::is_sought(&structure.kind, tree),
+            None => Ledger::is_sought(tree),
+        }
+    }
+
+    /// `bottom`: nothing older than what takes part exists.
+    pub fn apply<T>(&self, bottom: bool, work: impl FnOnce(&Keep<'_>) -> T) -> T {
+        let kind = self.structure.map(|structure| &structure.kind);
+        let (floor, fleeting) = match kind {
+            Some(Kind::Cache { capacity, .. }) => (self.store.unread_below(), capacity.is_none()),
+            _ => (self.store.floor(), false),
+        };
+        let now = self.store.now();
+        let mask = |tree: u16, key: &[u8]| match tree {
+            MASKS => Ok(None),
+            tree => self.ordered.mask(tree, key),
+        };
+        // What a cache of bounded capacity evicts must follow from the log alone.
+        let expired =
+            |tree: u16, entry: &Entry| fleeting && tree == 0 && cache::has_expired(entry, now);
+        work(&Keep { floor, bottom, mask: &mask, expired: &expired })
+    }
+}
+
+/// Closes every memtable at `upto`. Nothing is applied meanwhile.
+pub fn seal(store: &Store, catalog: &Catalog, upto: Lsn) {
+    store.each_ordered(catalog, |_, ordered| ordered.seal(upto));
+}
+
+/// Writes every sealed memtable, which are durable in the log, as runs; names are durable after.
+pub fn write_sealed(files: &Files, store: &Store, catalog: &Catalog) -> Result<bool> {
+    let ledger = store.ledger.ordered();
+    let rules = Rules::new(store, ledger, None);
+    let mut wrote = write_one(files, ledger, LEDGER, store.ledger.applied(), &rules)?;
+    for structure in &catalog.schema.structures {
+        let known = catalog.structure(structure.id);
+        let rules = Rules::new(store, &known.ordered, Some(structure));
+        wrote |= write_one(files, &known.ordered, structure.id, known.applied(), &rules)?;
+    }
+    if wrote {
+        files.sync_names()?;
+    }
+    Ok(wrote)
+}
+
+/// Writes what these structures, which nobody else knows yet, hold in memory up to `upto`.
+pub fn write_apart(
+    files: &Files,
+    store: &Store,
+    catalog: &Catalog,
+    structures: &[StructureId],
+    upto: Lsn,
+) -> Result<()> {
+    for id in structures {
+        let known = catalog.structure(*id);
+        known.ordered.seal(upto);
+        let rules = Rules::new(store, &known.ordered, catalog.schema.by_id(*id));
+        write_one(files, &known.ordered, *id, known.applied(), &rules)?;
+        known.set_applied(upto);
+    }
+    files.sync_names()
+}
+
+/// Everything up to `upto` is in runs now.
+pub fn set_applied(store: &Store, catalog: &Catalog, upto: Lsn) {
+    store.ledger.set_applied(upto);
+    catalog.structures.values().for_each(|known| known.set_applied(upto));
+}
+
+fn write_one(
+    files: &Files,
+    ordered: &Ordered,
+    structure: StructureId,
+    applied: Lsn,
+    rules: &Rules<'_>,
+) -> Result<bool> {
+    let mut wrote = false;
+    let mut first = applied + 1;
+    loop {
+        let layers = ordered.layers();
+        let Some(memtable) = layers.sealed.last() else { return Ok(wrote) };
+        let upto = memtable.upto();
+        let lsns = (first.min(upto), upto);
+        let sought = |tree| rules.is_sought(tree);
+        let run = files.write(structure, &sought, |target| {
+            let flushed = rules.apply(layers.runs.is_empty(), |keep| {
+                merge::flush(ordered, memtable, lsns, target, keep)
+            })?;
+            match flushed {
+                Some(info) => files.open(&info).map(Some),
+                None => {
+                    files.discard(target.uid);
+                    Ok(None)
+                }
+            }
+        })?;
+        wrote |= run.is_some();
+        ordered.install_flush(run);
+        first = upto + 1;
+    }
+}
+
+/// What a checkpoint says of every structure.
+pub fn stored(store: &Store, catalog: &Catalog) -> Vec<Stored> {
+    let mut stored = Vec::new();
+    store.each_ordered(catalog, |structure, ordered| {
+        let applied = match structure {
+            LEDGER => store.ledger.applied(),
+            id => catalog.structure(id).applied(),
+        };
+        let runs = ordered.layers().runs.iter().map(|run| run.info().clone()).collect();
+        stored.push(Stored { structure, applied, runs });
+    });
+    stored
+}

@@ -1,0 +1,118 @@
+//! Which runs of a structure are merged next: a pure function of their shapes.
+//!
+//! Tiered: runs of about one size that follow one another become one when there are `fan_out` of
+//! them, so an entry is rewritten once for each tier it climbs (log base fan-out of the data over
+//! the memtable). Entries are small pointers, so that some more runs to look into cost less than
+//! rewriting them more often would. Invariants:
+//! 1. A choice is a window of at least two neighbours, newest first.
+//! 2. Runs of which no two share keys (those in the order of the log) cost a reader nothing and
+//!    are left alone until there are `DISJOINT_MAX` of them.
+
+use std::ops::Range;
+
+/// Neighbours without common keys that become one.
+const DISJOINT_MAX: usize = 64;
+/// What the smallest tier holds; runs below it are of one tier.
+const TIER_BYTES: u64 = 256 << 10;
+/// Tiers above the smallest: more than any disk holds.
+const TIERS_MAX: u32 = 16;
+
+/// What the planner needs to know of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    pub bytes: u64,
+    /// Shares no keys with the next older run.
+    pub apart: bool,
+}
+
+fn tier(bytes: u64, fan_out: usize) -> u32 {
+    (bytes / TIER_BYTES).checked_ilog(fan_out as u64).map_or(0, |tier| tier + 1)
+}
+
+/// The runs to merge, of `runs` newest first; `None` where all is well.
+pub fn choose(runs: &[Shape], fan_out: usize) -> Option<Range<usize>> {
+    (0..=TIERS_MAX).find_map(|limit| choose_tier(runs, limit, fan_out))
+}
+
+/// Between runs of the tier smaller ones may lie, never a larger one.
+fn choose_tier(runs: &[Shape], limit: u32, fan_out: usize) -> Option<Range<usize>> {
+    let tier = |at: usize| tier(runs[at].bytes, fan_out);
+    let mut start = 0;
+    while start < runs.len() {
+        let window = (start..runs.len()).take_while(|at| tier(*at) <= limit).count();
+        let of_tier = |at: &usize| tier(*at) == limit;
+        let members: Vec<usize> = (start..start + window).filter(of_tier).collect();
+        if let [first, .., last] = members[..] {
+            let least =
+                if apart(&runs[first..=last]) { DISJOINT_MAX.max(fan_out) } else { fan_out };
+            if members.len() >= least {
+                return Some(first..last + 1);
+            }
+        }
+        start += window + 1;
+    }
+    None
+}
+
+fn apart(window: &[Shape]) -> bool {
+    window.iter().rev().skip(1).all(|run| run.apart)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shapes(sizes: &[u64]) -> Vec<Shape> {
+        sizes.iter().map(|bytes| Shape { bytes: *bytes, apart: false }).collect()
+    }
+
+    #[test]
+    fn neighbours_of_one_tier_are_merged_when_they_are_many() {
+        assert_eq!(choose(&[], 8), None);
+        assert_eq!(choose(&shapes(&[100; 7]), 8), None);
+        assert_eq!(choose(&shapes(&[100; 8]), 8), Some(0..8));
+        let mut sizes = vec![1 << 20; 3];
+        sizes.extend([9 << 20; 7]);
+        assert_eq!(choose(&shapes(&sizes), 8), None);
+        sizes.insert(3, 9 << 20);
+        assert_eq!(choose(&shapes(&sizes), 8), Some(3..11));
+    }
+
+    #[test]
+    fn a_small_run_between_two_of_a_tier_goes_with_them() {
+        let mut sizes = vec![9 << 20; 8];
+        sizes.insert(4, 100);
+        assert_eq!(choose(&shapes(&sizes), 8), Some(0..9));
+        sizes.insert(4, 900 << 20);
+        assert_eq!(choose(&shapes(&sizes), 8), None);
+    }
+
+    #[test]
+    fn runs_without_common_keys_wait() {
+        let apart = Shape { bytes: 1 << 20, apart: true };
+        assert_eq!(choose(&[apart; 63], 8), None);
+        assert_eq!(choose(&[apart; 64], 8), Some(0..64));
+        let mut mixed = vec![apart; 20];
+        mixed[7].apart = false;
+        assert_eq!(choose(&mixed, 8), Some(0..20));
+    }
+
+    /// Flushes of one size: how often a byte is rewritten, and how many runs a reader meets.
+    #[test]
+    fn an_entry_is_rewritten_once_for_each_tier() {
+        const FLUSHES: u64 = 2_000;
+        let (mut runs, mut written, mut most) = (Vec::new(), 0, 0);
+        for _ in 0..FLUSHES {
+            runs.insert(0, 5 << 20);
+            while let Some(window) = choose(&shapes(&runs), 8) {
+                let merged: u64 = runs[window.clone()].iter().sum();
+                written += merged;
+                runs.splice(window, [merged]);
+            }
+            most = most.max(runs.len());
+        }
+        let rewrites = written as f64 / (FLUSHES * (5 << 20)) as f64;
+        assert!(rewrites < 4.0, "{rewrites} rewrites of each byte");
+        assert!(most < 32, "{most} runs at once");
+    }
+}

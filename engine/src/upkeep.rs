@@ -1,0 +1,396 @@
+//! Upkeep of an open database: flushes, merges, checkpoints, and what makes writers wait for them.
+//!
+//! Each is a step that a thread takes in production and a test takes one by one. Invariants:
+//! 1. Runs come and go under one lock, in the order in which checkpoints say so.
+//! 2. A file is removed only after a checkpoint that does not name it is durable.
+//! 3. Memtables never grow beyond their budget by more than what is being committed: a writer that
+//!    meets a full one waits for the flush, or does it where no thread does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::checkpoint::Mark;
+use crate::database::Shared;
+use crate::error::{Error, ErrorKind, Result};
+use crate::flush::{self, Rules};
+use crate::ledger::LEDGER;
+use crate::log::format::RecordKind;
+use crate::options::Mode;
+use crate::ordered::Ordered;
+use crate::ordered::merge::{self, Merge};
+use crate::schema::StructureId;
+
+/// A structure is written out when its oldest commit in memory is so much log behind.
+const LOG_BEHIND_BYTES_MAX: u64 = 64 << 20;
+/// What a close may leave to be replayed by the next opening.
+const LOG_BEHIND_AT_CLOSE: u64 = 16 << 20;
+/// A merge writes, or reads, so much at a time before it lets others go first.
+const SLICE_BYTES: u64 = 256 << 10;
+const SLICE_ENTRIES: u64 = 32 << 10;
+/// Runs of one structure at which writers wait for merges.
+const RUNS_MAX: usize = 192;
+/// A writer looks again so often whether what it waits for has ended in an error.
+const WAIT_STEP: Duration = Duration::from_millis(100);
+/// A flush that failed is not tried again for so long.
+const RETRY_NANOS: u64 = 1_000_000_000;
+
+/// What the steps share; in the database's keeping.
+#[derive(Default)]
+pub struct Upkeep {
+    /// Held while runs or the checkpoint change.
+    changing: Mutex<Option<Merging>>,
+    /// About what memtables take, as of the last group that was applied.
+    active_bytes: AtomicU64,
+    sealed_bytes: AtomicU64,
+    /// Most runs any structure has.
+    runs: AtomicU64,
+    /// Why the last flush or merge failed, and when one may be tried again.
+    failure: Mutex<Option<(Error, u64)>>,
+    /// Notified when there is work for the thread, and when some was done.
+    gate: Mutex<()>,
+    work: Condvar,
+    done: Condvar,
+    stopping: AtomicBool,
+}
+
+/// The merge that is under way.
+struct Merging {
+    structure: StructureId,
+    uid: u64,
+    /// Whose runs they are: a structure made anew meanwhile has others.
+    owner: Owner,
+    bottom: bool,
+    merge: Merge,
+}
+
+type Owner = Option<Arc<crate::materialised::Materialised>>;
+
+impl Upkeep {
+    /// Sleeps until there may be work, at most for `time`.
+    pub fn await_work(&self, time: Duration) {
+        let mut gate = self.gate.lock();
+        if !self.stopping.load(Ordering::Acquire) {
+            self.work.wait_for(&mut gate, time);
+        }
+    }
+
+    /// Ends every wait for good.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        let _gate = self.gate.lock();
+        self.work.notify_all();
+        self.done.notify_all();
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+}
+
+impl Shared {
+    /// Takes stock of the memtables; called when a group was applied.
+    pub fn take_stock(&self) {
+        let (active, sealed) = self.store.memtable_bytes();
+        self.upkeep.active_bytes.store(active, Ordering::Relaxed);
+        self.upkeep.sealed_bytes.store(sealed, Ordering::Relaxed);
+        if active >= self.seal_at() {
+            self.upkeep.work.notify_one();
+        }
+    }
+
+    /// The active memtables are sealed at this size, so that the rest takes what comes meanwhile.
+    fn seal_at(&self) -> u64 {
+        self.options.memtable_bytes / 3 * 2
+    }
+
+    /// Waits while memory or the merges are behind; an error says why it cannot go on.
+    pub fn make_room(&self) -> Result<()> {
+        let upkeep = &self.upkeep;
+        loop {
+            let active = upkeep.active_bytes.load(Ordering::Relaxed);
+            let sealed = upkeep.sealed_bytes.load(Ordering::Relaxed);
+            let crowded = active + sealed >= self.options.memtable_bytes;
+            if !crowded && upkeep.runs.load(Ordering::Relaxed) < RUNS_MAX as u64 {
+                return Ok(());
+            }
+            self.check_open()?;
+            if !self.options.background {
+                if !self.flush_step()? && !self.merge_step()? {
+                    return Ok(());
+                }
+                continue;
+            }
+            if let Some((error, _)) = &*upkeep.failure.lock() {
+                let what = "memory is full and cannot be written out; nothing was committed";
+                return Err(error.clone().context(what));
+            }
+            let mut gate = upkeep.gate.lock();
+            upkeep.work.notify_one();
+            upkeep.done.wait_for(&mut gate, WAIT_STEP);
+            drop(gate);
+            self.take_stock();
+        }
+    }
+
+    /// One background step: memtables that are due become runs. `true` if it did something.
+    pub fn flush_step(&self) -> Result<bool> {
+        let full = self.store.memtable_bytes().0 >= self.seal_at();
+        if !full && self.log_behind() < LOG_BEHIND_BYTES_MAX {
+            return Ok(false);
+        }
+        self.flush_memtables()
+    }
+
+    /// Bytes of log that an opening now would replay.
+    pub fn log_behind(&self) -> u64 {
+        let mark = self.checkpoint.read().replay;
+        let (_, end) = self.pipeline.durable_end();
+        if mark.place.segment == end.segment {
+            return end.offset.saturating_sub(mark.place.offset);
+        }
+        let between = self.segments.all().into_iter();
+        let between = between
+            .filter(|segment| (mark.place.segment..end.segment).contains(&segment.header.segment));
+        let whole: u64 = between.map(|segment| segment.header.capacity).sum();
+        (whole + end.offset).saturating_sub(mark.place.offset)
+    }
+
+    /// Writes every memtable to runs and a checkpoint that names them.
+    pub fn flush_memtables(&self) -> Result<bool> {
+        self.check_writable()?;
+        let _changing = self.upkeep.changing.lock();
+        self.flush_locked(false)
+    }
+
+    /// Runs `swap`, which puts structures made anew in the place of others, and makes the new
+    /// state durable before anything else about runs can change.
+    pub fn swap_structures(&self, swap: impl FnOnce() -> Result<()>) -> Result<()> {
+        let _changing = self.upkeep.changing.lock();
+        swap()?;
+        if self.options.mode == Mode::ReadWrite {
+            self.flush_locked(true)?;
+        }
+        Ok(())
+    }
+
+    fn flush_locked(&self, must_checkpoint: bool) -> Result<bool> {
+        // Taken first: whatever is sealed below lies before it or is told apart by its LSN.
+        let mark = Mark::new(self.pipeline.replay_mark());
+        let (catalog, upto) = {
+            let _paused = self.pipeline.pause_applying();
+            let catalog = self.store.catalog();
+            let upto = self.pipeline.visible();
+            flush::seal(&self.store, &catalog, upto);
+            (catalog, upto)
+        };
+        self.take_stock();
+        // Nothing outruns durability.
+        self.pipeline.flush()?;
+        let wrote = flush::write_sealed(&self.files, &self.store, &catalog)?;
+        flush::set_applied(&self.store, &catalog, upto);
+        self.checkpoint.write().replay = mark;
+        if wrote || must_checkpoint {
+            self.write_checkpoint_locked()?;
+        }
+        self.take_stock();
+        self.count_runs();
+        Ok(wrote)
+    }
+
+    fn count_runs(&self) {
+        let mut most = 0;
+        self.store.each_ordered(&self.store.catalog(), |_, ordered| {
+            most = most.max(ordered.layers().runs.len());
+        });
+        self.upkeep.runs.store(most as u64, Ordering::Relaxed);
+        let _gate = self.upkeep.gate.lock();
+        self.upkeep.done.notify_all();
+    }
+
+    /// Writes a checkpoint of what is live now.
+    pub fn write_checkpoint(&self) -> Result<()> {
+        let _changing = self.upkeep.changing.lock();
+        self.write_checkpoint_locked()
+    }
+
+    fn write_checkpoint_locked(&self) -> Result<()> {
+        let body = {
+            let mut checkpoint = self.checkpoint.write();
+            let catalog = self.store.catalog();
+            checkpoint.schema = catalog.schema.clone();
+            checkpoint.floor = self.store.floor();
+            checkpoint.next_uid = self.files.next_uid();
+            checkpoint.stored = flush::stored(&self.store, &catalog);
+            checkpoint.encode()
+        };
+        self.pipeline.control(RecordKind::Checkpoint, &body)?;
+        Ok(())
+    }
+
+    /// One background step: a slice of a merge, if one is due. `true` if it did something.
+    pub fn merge_step(&self) -> Result<bool> {
+        let mut changing = self.upkeep.changing.lock();
+        if changing.is_none() {
+            *changing = self.choose_merge()?;
+        }
+        let Some(merging) = &mut *changing else { return Ok(false) };
+        if !self.is_current(merging) {
+            self.files.discard(merging.uid);
+            *changing = None;
+            return Ok(true);
+        }
+        let stepped = self.with_merging(merging, |merge, target, keep| {
+            merge.step(target, keep, SLICE_BYTES, SLICE_ENTRIES)
+        });
+        match stepped {
+            Ok(false) => Ok(true),
+            Ok(true) => {
+                let merging = changing.take().expect("just matched");
+                self.finish_merge(merging).map(|()| true)
+            }
+            Err(error) => {
+                self.files.discard(merging.uid);
+                *changing = None;
+                Err(error)
+            }
+        }
+    }
+
+    fn ordered_of<'a>(&'a self, owner: &'a Owner) -> &'a Ordered {
+        match owner {
+            Some(known) => &known.ordered,
+            None => self.store.ledger.ordered(),
+        }
+    }
+
+    fn is_current(&self, merging: &Merging) -> bool {
+        let catalog = self.store.catalog();
+        match (&merging.owner, catalog.structures.get(&merging.structure)) {
+            (None, _) => true,
+            (Some(owner), Some(now)) => Arc::ptr_eq(owner, now),
+            (Some(_), None) => false,
+        }
+    }
+
+    fn with_merging<T>(
+        &self,
+        merging: &mut Merging,
+        work: impl FnOnce(&mut Merge, &merge::Target<'_>, &merge::Keep<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let catalog = self.store.catalog();
+        let ordered = self.ordered_of(&merging.owner);
+        let rules = Rules::new(&self.store, ordered, catalog.schema.by_id(merging.structure));
+        let sought = |tree| rules.is_sought(tree);
+        let target = merge::Target {
+            storage: &*self.files.storage,
+            database: self.files.database,
+            uid: merging.uid,
+            structure: merging.structure,
+            sought: &sought,
+        };
+        rules.apply(merging.bottom, |keep| work(&mut merging.merge, &target, keep))
+    }
+
+    /// Begins the merge that is most worth it, if there is one.
+    fn choose_merge(&self) -> Result<Option<Merging>> {
+        let catalog = self.store.catalog();
+        let mut chosen: Option<(StructureId, std::ops::Range<usize>, u64)> = None;
+        self.store.each_ordered(&catalog, |structure, ordered| {
+            let shapes = ordered.shapes();
+            let Some(window) = merge::choose(&shapes, self.options.fan_out) else { return };
+            let bytes = shapes[window.clone()].iter().map(|shape| shape.bytes).sum();
+            // The cheapest first: it takes the most runs away for its bytes.
+            if chosen.as_ref().is_none_or(|known| bytes < known.2) {
+                chosen = Some((structure, window, bytes));
+            }
+        });
+        let Some((structure, window, _)) = chosen else { return Ok(None) };
+        let owner = match structure {
+            LEDGER => None,
+            id => Some(Arc::clone(&catalog.structures[&id])),
+        };
+        let layers = self.ordered_of(&owner).layers();
+        let bottom = window.end == layers.runs.len();
+        let inputs = layers.runs[window].to_vec();
+        let rules =
+            Rules::new(&self.store, self.ordered_of(&owner), catalog.schema.by_id(structure));
+        let sought = |tree| rules.is_sought(tree);
+        let (uid, merge) = self
+            .files
+            .write(structure, &sought, |target| Ok((target.uid, Merge::begin(inputs, target)?)))?;
+        Ok(Some(Merging { structure, uid, owner, bottom, merge }))
+    }
+
+    fn finish_merge(&self, merging: Merging) -> Result<()> {
+        let Merging { uid, owner, merge, .. } = merging;
+        let inputs = merge.inputs.clone();
+        let finished = merge.finish().and_then(|info| match info {
+            Some(info) => {
+                let run = self.files.open(&info)?;
+                self.files.sync_names()?;
+                Ok(Some(run))
+            }
+            None => {
+                self.files.discard(uid);
+                Ok(None)
+            }
+        });
+        let run = finished.inspect_err(|_| self.files.discard(uid))?;
+        self.ordered_of(&owner).install_merge(&inputs, run);
+        self.write_checkpoint_locked()?;
+        inputs.iter().for_each(|input| self.files.discard(input.info().uid));
+        self.count_runs();
+        Ok(())
+    }
+
+    /// A thread's turn: flush, else a slice of a merge. `true` if more may be due.
+    pub fn upkeep_turn(&self) -> bool {
+        let now = self.options.clock.monotonic_nanos();
+        if self.upkeep.failure.lock().as_ref().is_some_and(|(_, again)| now < *again) {
+            return false;
+        }
+        let turn = match self.flush_step() {
+            Ok(false) => self.merge_step(),
+            other => other,
+        };
+        match turn {
+            Ok(more) => {
+                *self.upkeep.failure.lock() = None;
+                more
+            }
+            Err(error) => {
+                let again = now.saturating_add(RETRY_NANOS);
+                *self.upkeep.failure.lock() = Some((error, again));
+                let _gate = self.upkeep.gate.lock();
+                self.upkeep.done.notify_all();
+                false
+            }
+        }
+    }
+
+    /// Before a close: what would take an opener long to replay is written out.
+    pub fn flush_before_close(&self) -> Result<()> {
+        let worth_it = self.options.mode == Mode::ReadWrite
+            && self.pipeline.failure().is_none()
+            && self.log_behind() > LOG_BEHIND_AT_CLOSE;
+        if !worth_it {
+            return Ok(());
+        }
+        let _changing = self.upkeep.changing.lock();
+        match self.flush_locked(false) {
+            // Not needed: the log has it all.
+            Err(error) if error.kind() == ErrorKind::Full => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Abandons a merge under way.
+    pub fn abandon_merge(&self) {
+        if let Some(merging) = self.upkeep.changing.lock().take() {
+            self.files.discard(merging.uid);
+        }
+    }
+}
