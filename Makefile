@@ -70,11 +70,12 @@ format: setup ## writes what lint checks of the formatting
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
 
-bench: setup ## benchmarks at their small size; report in benchmarks/results
-	$(PY) -m pytest benchmarks --benchmark-only
+# With root, on a device of its own (docs/benchmarks.md); without, in the temporary directory.
+bench: setup ## every benchmark, within 15 minutes on two cores; report in benchmarks/results
+	$(PY) -m benchmarks --size small
 
-bench-full: setup ## benchmarks at the size the published tables state
-	WAFERDB_BENCH=full $(PY) -m pytest benchmarks --benchmark-only
+bench-full: setup ## every benchmark with 1,000,000 memories, as the published tables state
+	$(PY) -m benchmarks --size full
 
 crash: setup ## every crash test at full depth
 	WAFERDB_CRASH=full $(ENGINE) --test '*crash*' -- --nocapture

@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from machine import described, machine, probe
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.device import place
+from benchmarks.machine import described, machine, probe
 
 SIZES = (512, 2_560, 16_896, 67_584, 230_400)
 LAYOUTS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -49,42 +51,6 @@ ROUND_SECONDS = 0.25
 def count_of(size: int) -> int:
     """Enough appends for stable figures, and little enough to wait for."""
     return max(60, min(1_000, (24 << 20) // size))
-
-
-@contextlib.contextmanager
-def own_device() -> Iterator[tuple[Path, Path] | None]:
-    """A mounted ext4 that nobody else writes and its device's counters; None without the right."""
-    with tempfile.TemporaryDirectory(prefix="waferdb-layouts-") as directory:
-        image, mount = Path(directory, "image"), Path(directory, "mount")
-        mount.mkdir()
-        if os.geteuid() != 0:
-            yield None
-            return
-        # Written, not only reserved: the image's own blocks must not be allocated while measuring.
-        with image.open("wb") as file:
-            for _ in range(IMAGE_BYTES >> 20):
-                file.write(bytes(1 << 20))
-            os.fsync(file.fileno())
-        try:
-            run("mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", image)
-            device = run("losetup", "--find", "--show", image).strip()
-        except (OSError, subprocess.CalledProcessError) as error:
-            print(f"no loop device: {error}")
-            yield None
-            return
-        try:
-            run("mount", device, mount)
-            try:
-                yield mount, Path("/sys/block", Path(device).name, "stat")
-            finally:
-                run("umount", mount)
-        finally:
-            run("losetup", "--detach", device)
-
-
-def run(*command: str | Path) -> str:
-    """What a command prints; raises if it fails."""
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def rates(directory: Path, sizes: tuple[int, ...], rounds: int) -> dict[tuple[str, int], float]:
@@ -153,15 +119,15 @@ def main() -> None:
     title = f"Durable appends per second, best of {arguments.rounds} rounds, n of a round at most: "
     title += ", ".join(f"{count_of(size):,}" for size in sizes)
     print(table(title, sizes, {key: f"{rate:,.0f}" for key, rate in found.items()}))
-    with own_device() as device:
-        if device is None:
-            with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
-                cells = amplifications(Path(directory), None, sizes)
+    with place(IMAGE_BYTES) as where:
+        made, counters = where.fresh(), where.counters
+        if counters is None:
+            cells = amplifications(made, None, sizes)
             title = (
                 "Bytes the process handed to the kernel (wchar, not the device) per payload byte"
             )
         else:
-            cells = amplifications(*device, sizes)
+            cells = amplifications(made, Path(counters.stat), sizes)
             title = (
                 "Bytes that reached the device per payload byte, ext4 on a loop device of its own"
             )

@@ -21,20 +21,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import waferdb
-from machine import described, machine, probe
+from benchmarks import pace
+from benchmarks.machine import described, machine, probe
+from benchmarks.workload import DIM, TTL_US, Item, Memory, items, remember, remember_many
 from waferdb import Vectors, documents
-from workload import DIM, Item, Memory, Run, items
 
 _now = time.perf_counter_ns
-_TTL = 30 * 60 * 1_000_000
 
 
 class Clock:
@@ -103,7 +104,7 @@ def core_one(db: Memory, item: Item, clock: Clock) -> None:
     clock.lap("embeddings.put")
     tx.append(events, "memory.remembered", about, item.key)
     clock.lap("events.append")
-    tx.cache_put(session, item.key, body, _TTL)
+    tx.cache_put(session, item.key, body, TTL_US)
     clock.lap("session.put")
     tx.context_set(context, item.user, item.key, body)
     clock.lap("context.set")
@@ -161,7 +162,7 @@ def core_many(db: Memory, some: Sequence[Item], clock: Clock) -> None:
         tx.append(events, "memory.remembered", about, item.key)
     clock.lap("events.append")
     for item, body in zip(some, bodies, strict=True):
-        tx.cache_put(session, item.key, body, _TTL)
+        tx.cache_put(session, item.key, body, TTL_US)
     clock.lap("session.put")
     for item, body in zip(some, bodies, strict=True):
         tx.context_set(context, item.user, item.key, body)
@@ -216,37 +217,37 @@ def layers(directory: Path, all_items: list[Item], size: int) -> None:
     print(f"raw probe, {raw['layout']}: {rate:,.0f}/s, p50 {p50:.0f} p99 {p99:.0f} µs\n")
 
 
-def whole(name: str, run: Callable[[], Any], memories: int) -> None:
+def whole(name: str, db: Memory, run: Callable[[], pace.Done], per_commit: int) -> None:
     """Wall and processor time per memory of one run."""
-    before = time.process_time_ns()
-    outcome = run()
+    since, before = db.stats(), time.process_time_ns()
+    done = run()
+    memories = done.operations * per_commit
     cpu = (time.process_time_ns() - before) / 1e3 / memories
-    wall = outcome.seconds * 1e6 / memories
+    stats = db.stats()
+    together = (stats.commits - since.commits) / max(stats.syncs - since.syncs, 1)
     print(
-        f"{name:36}{outcome.memories_per_second:10,.0f}/s  wall {wall:7.2f}  processor {cpu:7.2f}  "
-        f"commits per sync {outcome.commits_per_sync:.1f}"
+        f"{name:36}{memories / done.seconds:10,.0f}/s  wall {done.seconds * 1e6 / memories:7.2f}  "
+        f"processor {cpu:7.2f}  commits per sync {together:.1f}"
     )
 
 
 def threads(directory: Path, all_items: list[Item]) -> None:
     """The same work by more and more writers, on disk and in memory."""
+    size = 100
+    some = [all_items[start : start + size] for start in range(0, len(all_items), size)]
     for place, path in (("disk", directory), ("memory", None)):
         for count in (1, 2, 4, 16, 64):
-            at = Path(":memory:") if path is None else path / f"threads{count}.wafer"
-            with Run(at) as run:
+            with fresh(path, f"threads{count}") as db:
+                one, forever = partial(remember, db), 1e9
                 whole(
                     f"{place}, {count} threads",
-                    lambda run=run, count=count: run.by_threads(all_items, count),
-                    len(all_items),
+                    db,
+                    partial(pace.closed_by_threads, one, all_items, count, forever),
+                    1,
                 )
-    for place, path in (("disk", directory), ("memory", None)):
-        at = Path(":memory:") if path is None else path / "hundred.wafer"
-        with Run(at) as run:
-            whole(
-                f"{place}, 100 per commit",
-                lambda run=run: run.in_commits_of(100, all_items),
-                len(all_items),
-            )
+        with fresh(path, "hundred") as db:
+            many = partial(remember_many, db)
+            whole(f"{place}, 100 per commit", db, partial(pace.closed, many, some, 1e9), size)
 
 
 def ablation(all_items: list[Item]) -> None:

@@ -1,105 +1,150 @@
-"""What a benchmark run leaves: latest.json for programs, latest.md for people.
+"""What a run found: tables of its rows and verdicts, as data that every output shares.
 
-1. A ratio is the median of the ratios of its rounds, and within a round both sides ran one after
-   the other: a machine that slows down slows both.
-2. Each table states its n, its denominator and its sync mode; the report states the machine.
+1. A row of a table is the median of its rounds, and says how many those were.
+2. Each table states machine, place, sync mode, n and denominator; each target is said to be met,
+   missed or not judged.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from machine import described, machine
+from benchmarks import compare
+from benchmarks.machine import described
+from benchmarks.targets import SUBJECT, Row, Verdict, judge
+from benchmarks.workloads import WORKLOADS, Workload
 
 
 @dataclass(frozen=True)
 class Table:
-    """One workload beside its denominator."""
+    """One case of one workload."""
 
-    name: str
-    what: str
-    n: str
-    sync: str
-    denominator: str
+    workload: str
+    case: str
     header: tuple[str, ...]
     rows: list[tuple[str, ...]]
-    value: float
-    target: float
-    unit: str
-    rounds: list[float]
+    notes: list[str]
+    medians: dict[str, dict[str, Any]]  # by peer
+    verdicts: list[Verdict]
 
     @property
-    def met(self) -> bool:
-        """Whether the median reaches the target."""
-        return self.value >= self.target
-
-    def markdown(self) -> str:
-        """The table with what it rests on."""
-        lines = [f"## {self.name}", "", self.what, ""]
-        lines += ["| " + " | ".join(self.header) + " |", "| --- " * len(self.header) + "|"]
-        lines += ["| " + " | ".join(row) + " |" for row in self.rows]
-        spread = f"{shown(min(self.rounds))} to {shown(max(self.rounds))}"
-        verdict = "reached" if self.met else "**missed**"
-        lines += [
-            "",
-            f"**{shown(self.value)} {self.unit}** (median of {len(self.rounds)} rounds, {spread}); "
-            f"target {shown(self.target)}: {verdict}.",
-            "",
-            f"n: {self.n}. Sync mode: {self.sync}. Denominator: {self.denominator}.",
-        ]
-        return "\n".join(lines)
+    def title(self) -> str:
+        """Workload and case."""
+        return f"{self.workload}: {self.case}"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Report:
-    """All tables of one run."""
+    """All of one run."""
 
-    size: str
-    tables: list[Table] = field(default_factory=list)
-    _machine: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any]
+    rows: list[Row]
+    tables: list[Table]
+    verdicts: list[Verdict]
 
-    def add(self, table: Table, directory: Path) -> None:
-        """Takes a table measured in `directory`."""
-        self._machine = self._machine or machine(directory)
-        self.tables.append(table)
-
-    def markdown(self) -> str:
-        """The report for people."""
-        if not self.tables:
-            return "Nothing was measured.\n"
-        head = [
-            "# Benchmarks",
-            "",
-            f"Machine: {described(self._machine)}. Size: {self.size}.",
-            "A row is the median of its rounds; a ratio is taken within each round.",
-            "",
-        ]
+    @property
+    def machine(self) -> str:
+        """Machine, place and size in one line."""
+        facts = self.facts
+        memtable = facts["memtable_bytes"] / (1 << 20)
         return (
-            "\n".join(head) + "\n" + "\n\n".join(table.markdown() for table in self.tables) + "\n"
+            f"{described(facts['machine'])}. Measured in: {facts['place']}. Size: "
+            f"{facts['size']}, memtable {memtable:g} MiB unless a case says otherwise"
         )
 
-    def write(self, directory: Path) -> None:
-        """Leaves latest.json and latest.md."""
-        directory.mkdir(parents=True, exist_ok=True)
-        facts = {
-            "size": self.size,
-            "machine": self._machine,
-            "tables": [{**asdict(table), "met": table.met} for table in self.tables],
-        }
-        (directory / "latest.json").write_text(json.dumps(facts, indent=2) + "\n")
-        (directory / "latest.md").write_text(self.markdown())
+
+def made(facts: dict[str, Any], rows: list[Row]) -> Report:
+    """The report of a run's rows."""
+    verdicts = judge(rows)
+    tables = []
+    for workload, case in dict.fromkeys((row["workload"], row["case"]) for row in rows):
+        some = [row for row in rows if (row["workload"], row["case"]) == (workload, case)]
+        tables.append(_table(WORKLOADS[workload], case, some, verdicts))
+    return Report(facts, rows, tables, verdicts)
 
 
-def shown(value: float) -> str:
-    """A figure with the digits that mean something."""
+def _table(workload: Workload, case: str, rows: list[Row], verdicts: list[Verdict]) -> Table:
+    peers = list(dict.fromkeys(row["peer"] for row in rows))
+    medians = {
+        peer: _medians(row["found"] for row in rows if row["peer"] == peer) for peer in peers
+    }
+    columns = [c for c in workload.columns if any(c.key in found for found in medians.values())]
+    notes: list[str] = []
+    shown = []
+    for peer in peers:
+        own = [row for row in rows if row["peer"] == peer]
+        own_notes = dict.fromkeys(note for row in own for note in row["notes"])
+        notes += [f"{peer}: {text}" for text in own_notes]
+        problem = next((row["problem"] for row in own if row["problem"]), None)
+        if problem:
+            notes.append(f"{peer}: {problem}")
+        rate = _ratio(workload, medians, peer)
+        cells = tuple(column.shown(medians[peer]) for column in columns)
+        if problem:
+            rate = "refused" if all(row["refused"] for row in own) else "failed"
+        shown.append((peer, str(len(own)), *cells, rate))
+    header = (
+        "",
+        "rounds",
+        *(column.heading for column in columns),
+        f"{workload.plotted[1]}, x {SUBJECT}",
+    )
+    own_verdicts = [v for v in verdicts if (v.target.workload, v.case) == (workload.name, case)]
+    return Table(workload.name, case, header, shown, notes, medians, own_verdicts)
+
+
+def _medians(found: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    values: dict[str, list[float]] = {}
+    for each in found:
+        for key, value in each.items():
+            if isinstance(value, int | float):
+                values.setdefault(key, []).append(value)
+    return {key: statistics.median(some) for key, some in values.items()}
+
+
+def _ratio(workload: Workload, medians: dict[str, dict[str, Any]], peer: str) -> str:
+    """How many times waferdb's figure this peer's is, by the figure that the workload plots."""
+    key, _ = workload.plotted
+    own, theirs = medians.get(SUBJECT, {}).get(key), medians[peer].get(key)
+    if peer == SUBJECT or own is None or theirs is None or not own:
+        return ""
+    return f"{theirs / own:.2f}"
+
+
+DURABILITY = ("name", "store", "sync", "async", "vectors")
+
+
+def durability(report: Report) -> list[tuple[str, ...]]:
+    """Each store, what "sync" and "async" mean for it, and where its vectors are."""
+    lines: list[tuple[str, ...]] = []
+    for name in report.facts["peers"]:
+        adapter = compare.peer(name)
+        durable = adapter.durable
+        title = report.facts["peers"][name]
+        lines.append((name, title, durable.sync, durable.unsynced, adapter.vectors))
+    return lines
+
+
+def about(workload: Workload) -> list[str]:
+    """What every table of the workload rests on."""
+    return [
+        workload.what,
+        f'Durability: "{workload.durability}" of each store\'s table entry. '
+        f"Denominator: {workload.denominator}.",
+    ]
+
+
+def verdict_line(verdict: Verdict) -> tuple[str, str, str, str, str]:
+    """Case, what, target, value, word."""
+    target = verdict.target
+    bound = f"{target.than} {_number(target.bound)}"
+    value = "" if verdict.value is None else _number(verdict.value)
+    word = verdict.word + (f" ({verdict.note})" if verdict.note else "")
+    return f"{target.workload}: {target.case or 'all'}", target.what, bound, value, word
+
+
+def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
-
-
-def median(values: Sequence[float]) -> float:
-    """The median; 0.0 of nothing."""
-    return statistics.median(values) if values else 0.0

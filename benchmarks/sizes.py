@@ -1,4 +1,9 @@
-"""How much each workload does, by the name that WAFERDB_BENCH gives."""
+"""How much each workload does, by name.
+
+"tiny" shows in seconds that everything runs, "small" is `make bench`, "full" is what published
+tables state. A store that has not done its `memories` when `seconds` are over stops there, and the
+table says how many it did.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +15,71 @@ class Sizes:
     """One size of all workloads."""
 
     name: str
-    rounds: int
-    one_writer: int  # commits
-    sixteen_writers: int  # commits
-    peer: int  # commits
-    hundreds: int  # memories
+    rounds: int  # of waferdb and of the probe where figures vary; a peer runs once
+    memories: int
+    small_pairs: int  # kv-small
+    pairs: int  # kv, scan
+    records: int  # ycsb
+    seconds: float  # most that one closed loop takes
+    paced_seconds: float  # each open loop
+    merge_bytes: int
+    merge_seconds: float
     probe_seconds: float
+    probe_layout: str  # "best": found by trials, which take seconds
+    image_bytes: int
+    minutes: float  # no measurement begins later
 
 
 SIZES = {
-    "tiny": Sizes("tiny", 1, 50, 160, 50, 500, 0.1),
-    "small": Sizes("small", 5, 8_000, 24_000, 6_000, 30_000, 1.0),
-    "full": Sizes("full", 9, 30_000, 96_000, 20_000, 100_000, 3.0),
+    size.name: size
+    for size in (
+        Sizes(
+            name="tiny",
+            rounds=1,
+            memories=200,
+            small_pairs=2_000,
+            pairs=1_000,
+            records=100,
+            seconds=2.0,
+            paced_seconds=0.2,
+            merge_bytes=1 << 10,
+            merge_seconds=0.3,
+            probe_seconds=0.05,
+            probe_layout="growing",
+            image_bytes=192 << 20,
+            minutes=5.0,
+        ),
+        Sizes(
+            name="small",
+            rounds=3,
+            memories=100_000,
+            small_pairs=1_000_000,
+            pairs=200_000,
+            records=10_000,
+            seconds=8.0,
+            paced_seconds=3.0,
+            merge_bytes=256 << 20,
+            merge_seconds=24.0,
+            probe_seconds=1.0,
+            probe_layout="best",
+            image_bytes=4 << 30,
+            minutes=13.5,
+        ),
+        Sizes(
+            name="full",
+            rounds=5,
+            memories=1_000_000,
+            small_pairs=1_000_000,
+            pairs=200_000,
+            records=200_000,
+            seconds=600.0,
+            paced_seconds=30.0,
+            merge_bytes=256 << 20,
+            merge_seconds=120.0,
+            probe_seconds=3.0,
+            probe_layout="best",
+            image_bytes=24 << 30,
+            minutes=24 * 60.0,
+        ),
+    )
 }

@@ -1,4 +1,4 @@
-"""The six writes of one memory, the documents they are made of, and waferdb doing them.
+"""The six writes of one memory, what they are made of, and waferdb doing them.
 
 A memory is a document of about 506 bytes of msgpack with two indexed fields, a float32 embedding of
 384 components, an event, an audit entry, a cache entry and a context entry. Its logical bytes are
@@ -9,21 +9,19 @@ What a run hands in is made before its clock starts; encoding it is part of the 
 
 from __future__ import annotations
 
-import os
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from waferdb import Audit, Cache, Context, Database, Events, Rows, Vectors
+from waferdb import Audit, Cache, Context, Database, Events, Rows, Vectors, documents
+from waferdb.structures import Structure
 
 DIM = 384
 USERS = 64
+TTL_US = 30 * 60 * 1_000_000
 # Distinct vectors are repeated after this many memories: never within one commit.
 _VECTORS = 2_000
 _TEXT = (
@@ -44,15 +42,27 @@ class Memory(Database):
     context = Context()
 
 
+def declared(dim: int) -> dict[str, Structure]:
+    """The six structures, for vectors of `dim` components."""
+    vectors = Vectors(dim=dim, metric="cosine", rows="facts")
+    return {**Memory._structures, "embeddings": vectors}
+
+
 @dataclass(frozen=True)
 class Item:
     """What is remembered."""
 
+    number: int
     key: str
     user: str
     document: dict[str, Any]
     about: dict[str, Any]
     vector: NDArray[np.float32]
+
+    @property
+    def logical_bytes(self) -> int:
+        """The document, encoded, and the vector, once."""
+        return len(documents.encode(self.document)) + self.vector.nbytes
 
 
 def items(count: int, start: int = 0) -> list[Item]:
@@ -75,10 +85,10 @@ def _item(number: int, vector: NDArray[np.float32]) -> Item:
         "confidence": 0.5 + (number % 50) / 100,
     }
     about = {"user": user, "topic": document["topic"]}
-    return Item(f"memory:{number:010}", user, document, about, vector)
+    return Item(number, f"memory:{number:010}", user, document, about, vector)
 
 
-def remember(db: Memory, item: Item) -> None:
+def remember(db: Any, item: Item) -> None:
     """One transaction of six writes; its audit entry is the commit's own."""
     with db.transaction(actor="agent", reason="remember") as tx:
         tx.facts.put(item.key, item.document)
@@ -88,7 +98,7 @@ def remember(db: Memory, item: Item) -> None:
         tx.context.set(item.user, item.key, item.document)
 
 
-def remember_many(db: Memory, some: Sequence[Item]) -> None:
+def remember_many(db: Any, some: Sequence[Item]) -> None:
     """The six writes of each of `some`, in one commit."""
     with db.transaction(actor="agent", reason="remember") as tx:
         tx.facts.put_many([(item.key, item.document) for item in some])
@@ -100,103 +110,3 @@ def remember_many(db: Memory, some: Sequence[Item]) -> None:
             append("memory.remembered", item.about, key=item.key)
             put(item.key, item.document)
             set_in(item.user, item.key, item.document)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One run: memories a second, and what the engine says of itself."""
-
-    memories: int
-    commits: int
-    seconds: float
-    commits_per_sync: float
-    waf: float
-
-    @property
-    def commits_per_second(self) -> float:
-        """Acknowledged commits a second."""
-        return self.commits / self.seconds
-
-    @property
-    def memories_per_second(self) -> float:
-        """Memories a second."""
-        return self.memories / self.seconds
-
-
-class Run:
-    """A fresh database and a workload on it, as a context."""
-
-    def __init__(self, path: Path) -> None:
-        self.db = Memory(path)
-        self._before = self.db.stats()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.db.close()
-
-    def one_by_one(self, all_items: Sequence[Item]) -> Outcome:
-        """One writer, one commit per memory."""
-        db = self.db
-        started = time.perf_counter()
-        for item in all_items:
-            remember(db, item)
-        return self._outcome(len(all_items), time.perf_counter() - started)
-
-    def by_threads(
-        self, all_items: Sequence[Item], threads: int, one_core: bool = False
-    ) -> Outcome:
-        """`threads` writers, one commit per memory; the clock runs until the last is done.
-
-        With `one_core` the writers (no other thread) keep to the first core they may use.
-        """
-        db, failed = self.db, list[BaseException]()
-        together = threading.Barrier(threads + 1)
-
-        def write(own: Sequence[Item]) -> None:
-            if one_core:
-                os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-            together.wait()
-            try:
-                for item in own:
-                    remember(db, item)
-            except BaseException as error:  # noqa: BLE001 - raised again by the thread that asked
-                failed.append(error)
-
-        writers = [
-            threading.Thread(target=write, args=(all_items[number::threads],))
-            for number in range(threads)
-        ]
-        for writer in writers:
-            writer.start()
-        together.wait()
-        started = time.perf_counter()
-        for writer in writers:
-            writer.join()
-        seconds = time.perf_counter() - started
-        if failed:
-            raise failed[0]
-        return self._outcome(len(all_items), seconds)
-
-    def in_commits_of(self, size: int, all_items: Sequence[Item]) -> Outcome:
-        """One writer, `size` memories per commit."""
-        db = self.db
-        started = time.perf_counter()
-        for start in range(0, len(all_items), size):
-            remember_many(db, all_items[start : start + size])
-        return self._outcome(len(all_items), time.perf_counter() - started)
-
-    def _outcome(self, memories: int, seconds: float) -> Outcome:
-        before, after = self._before, self.db.stats()
-        if self.db.facts.count() != memories:
-            raise AssertionError(f"{self.db.facts.count()} of {memories} memories are there")
-        commits, syncs = after.commits - before.commits, after.syncs - before.syncs
-        logical = after.logical_bytes - before.logical_bytes
-        return Outcome(
-            memories=memories,
-            commits=commits,
-            seconds=seconds,
-            commits_per_sync=commits / max(syncs, 1),
-            waf=(after.physical_bytes - before.physical_bytes) / logical,
-        )

@@ -135,8 +135,8 @@ pub fn find(
     let own = look.get(entries(structure), key)?.filter(|version| is_live(version, now));
     let Some(rows) = source(look, structure) else { return Ok(own) };
     Ok(match look.state(rows, key)? {
-        None => own,
-        Some((lsn, None)) => own.filter(|own| own.lsn > lsn),
+        // A row that goes takes its entry along: what is here was put behind it.
+        None | Some((_, None)) => own,
         Some((lsn, Some(entry))) => Some(match own {
             Some(own) if own.lsn >= lsn => own,
             _ => Version { lsn, entry },

@@ -1,18 +1,18 @@
 //! The whole: wires storage, log, structures, pipeline and background work; holds no algorithm.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
 use crate::backup;
 use crate::checkpoint::{Checkpoint, Epoch};
-use crate::clock::Micros;
+use crate::clock::{Clock, Micros};
 use crate::commit::pipeline::{Pipeline, Start};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flush::{self, Files};
+use crate::flush::Files;
 use crate::latency::Latency;
 use crate::log::format::Identity;
 use crate::log::queue::{Queue, Tail};
@@ -31,7 +31,7 @@ use crate::snapshot::Pin;
 use crate::stats::{Lag, PolicyInForce, Stats};
 use crate::storage::metered::{Meter, MeteredStorage};
 use crate::storage::{Lock, Storage};
-use crate::store::{Applier, Catalog, Store, with_sources};
+use crate::store::{Applier, Catalog, Store};
 use crate::transaction::{self, Transaction, TransactionOptions};
 use crate::upkeep::Upkeep;
 use crate::values::Values;
@@ -44,6 +44,7 @@ pub struct Shared {
     pub store: Arc<Store>,
     pub pipeline: Arc<Pipeline>,
     pub segments: Arc<Segments>,
+    pub epochs: Arc<Epochs>,
     epoch: Epoch,
     txn_count: AtomicU64,
     logical_bytes: AtomicU64,
@@ -52,7 +53,7 @@ pub struct Shared {
     /// Held while closing; whether it was done.
     closing: Mutex<bool>,
     /// Held while the schema changes or a structure is rebuilt.
-    changing: Mutex<()>,
+    pub changing: Mutex<()>,
     pub checkpoint: RwLock<Checkpoint>,
     pub files: Files,
     pub upkeep: Upkeep,
@@ -60,6 +61,8 @@ pub struct Shared {
     torn: Option<String>,
     /// Why derived files were made again at the opening, if they were.
     rebuilt: Option<String>,
+    /// Files that no checkpoint named, put aside at the opening.
+    quarantined: Mutex<Vec<String>>,
     lock: Mutex<Option<Box<dyn Lock>>>,
 }
 
@@ -86,28 +89,28 @@ impl Database {
         log.1.segments.iter().for_each(|segment| segments.add(segment.clone()));
         let blocks = Arc::new(BlockCache::new(options.memory_bytes / 8));
         let files = Files::new(Arc::clone(&storage), log.0, blocks);
-        let restored = recovery::restore(&log.1, &files, &epochs)?;
-        let reader = PointReader {
-            database: log.0,
-            segments: Arc::clone(&segments),
-            epochs: Arc::clone(&epochs),
-        };
-        let values = Values::new(reader, options.memory_bytes / 4);
-        let keeps_all = options.history_micros.is_none();
-        let now = Arc::new(std::sync::OnceLock::<std::sync::Weak<Pipeline>>::new());
-        let engine_now = {
-            let (now, clock) = (Arc::clone(&now), Arc::clone(&options.clock));
-            move || match now.get().and_then(std::sync::Weak::upgrade) {
-                Some(pipeline) => pipeline.now(),
-                None => clock.wall_micros(),
+        let mut restored = recovery::restore(&log.1, &files, &epochs)?;
+        let now = Arc::new(OnceLock::<Weak<Pipeline>>::new());
+        let (store, mut recovered, damaged) = loop {
+            let Restored { checkpoint, catalog, ledger, damaged, whole } = restored;
+            let reader = PointReader {
+                database: log.0,
+                segments: Arc::clone(&segments),
+                epochs: Arc::clone(&epochs),
+            };
+            let values = Values::new(reader, options.memory_bytes / 4);
+            let keeps_all = options.history_micros.is_none();
+            let engine_now = engine_time(&now, &options.clock);
+            let store = Store::new(catalog, ledger, values, keeps_all, engine_now);
+            let (known, from) = ((&*segments, &*epochs), (checkpoint, whole));
+            match recovery::open_log(&storage, &options, &store, known, &log, from, &files) {
+                Ok(recovered) => break (store, recovered, damaged),
+                Err(error) if error.is_derived() && !whole => {
+                    restored = recovery::nothing(&error, &epochs);
+                }
+                Err(error) => return Err(error),
             }
         };
-        let Restored { checkpoint, catalog, ledger, damaged, whole } = restored;
-        let store = Store::new(catalog, ledger, values, keeps_all, Box::new(engine_now));
-        let known = (&*segments, &*epochs);
-        let start = (checkpoint, whole);
-        let mut recovered =
-            recovery::open_log(&storage, &options, &store, known, log, start, &files)?;
         recovered.rebuilt = damaged;
         let shared = Self::start(
             storage,
@@ -185,6 +188,7 @@ impl Database {
             store,
             pipeline,
             segments,
+            epochs,
             epoch,
             txn_count: AtomicU64::new(0),
             logical_bytes: AtomicU64::new(0),
@@ -198,6 +202,7 @@ impl Database {
             stopping: Mutex::new(false),
             torn: recovered.torn.clone(),
             rebuilt: recovered.rebuilt.clone(),
+            quarantined: Mutex::default(),
             lock: Mutex::new(Some(lock)),
         });
         shared.take_stock();
@@ -362,9 +367,10 @@ impl Database {
         self.shared.merge_step()
     }
 
-    /// Drops a structure's memory and makes it again from the log.
+    /// Drops a structure's memory and files and makes it again from the log.
     pub fn rebuild(&self, id: StructureId, progress: impl FnMut(u64, u64)) -> Result<()> {
         self.shared.check_open()?;
+        self.shared.heal_ledger()?;
         self.shared.rebuild(vec![id], None, progress)
     }
 
@@ -506,7 +512,16 @@ impl Shared {
         } else {
             self.rebuild(rebuild, Some(schema), |_, _| {})?;
         }
-        if writes { self.write_checkpoint() } else { Ok(()) }
+        if !writes {
+            return Ok(());
+        }
+        self.write_checkpoint()?;
+        let mut live = std::collections::HashSet::new();
+        self.store.each_ordered(&self.store.catalog(), |_, ordered| {
+            live.extend(ordered.layers().runs.iter().map(|run| run.info().uid));
+        });
+        *self.quarantined.lock() = recovery::quarantine(&*self.storage, |uid| live.contains(&uid))?;
+        Ok(())
     }
 
     fn change_schema(&self, change: impl FnOnce(&Schema) -> Result<Schema>) -> Result<()> {
@@ -524,118 +539,6 @@ impl Shared {
             let back = Catalog::new(known.schema.clone(), Some(&known), &[]);
             self.store.replace_catalog(back);
         })
-    }
-
-    fn rebuild(
-        &self,
-        structures: Vec<StructureId>,
-        schema: Option<Schema>,
-        progress: impl FnMut(u64, u64),
-    ) -> Result<()> {
-        let _changing = self.changing.lock();
-        self.rebuild_locked(structures, schema, progress)
-    }
-
-    /// Replays the log for these structures alone, beside the ones in use; commits wait only while
-    /// the last of them are caught up with. `progress` runs while nothing waits for it.
-    fn rebuild_locked(
-        &self,
-        structures: Vec<StructureId>,
-        schema: Option<Schema>,
-        progress: impl FnMut(u64, u64),
-    ) -> Result<()> {
-        let known = self.store.catalog();
-        let schema = schema.unwrap_or_else(|| known.schema.clone());
-        let links = crate::apply::Links::of(&schema);
-        let only = with_sources(&links, structures);
-        let catalog = Arc::new(Catalog::new(schema, Some(&known), &only));
-        let made = self.make_again(&catalog, &only, progress);
-        if made.is_err() && !Arc::ptr_eq(&known, &self.store.catalog()) {
-            // They are in use and not durable, and what is not durable did not happen: what they
-            // replaced is made again in memory, with the commits that came meanwhile.
-            let back = Arc::new(Catalog::new(known.schema.clone(), Some(&known), &only));
-            let newest = self.replay_upto(&back, &only, 0, &mut |_, _| {})?;
-            self.catch_up(&back, &only, newest)?;
-        }
-        made
-    }
-
-    fn make_again(
-        &self,
-        catalog: &Arc<Catalog>,
-        only: &[StructureId],
-        mut progress: impl FnMut(u64, u64),
-    ) -> Result<()> {
-        let done = self.replay_upto(catalog, only, 0, &mut progress)?;
-        if self.options.mode == Mode::ReadWrite {
-            self.pipeline.flush()?;
-        }
-        let replaced = self.store.catalog();
-        self.swap_structures(|| self.catch_up(catalog, only, done))?;
-        for id in only {
-            let runs = replaced.structures.get(id).map(|known| known.ordered.layers());
-            let runs = runs.iter().flat_map(|layers| &layers.runs);
-            runs.for_each(|run| self.files.discard(run.info().uid));
-        }
-        let newest = self.pipeline.visible();
-        progress(newest, newest);
-        Ok(())
-    }
-
-    /// Replays the log from behind `done` until few commits are missing.
-    fn replay_upto(
-        &self,
-        catalog: &Arc<Catalog>,
-        only: &[StructureId],
-        mut done: Lsn,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Lsn> {
-        const CAUGHT_UP: u64 = 256;
-        loop {
-            let newest = self.pipeline.visible();
-            if newest - done <= CAUGHT_UP {
-                return Ok(done);
-            }
-            for lsn in done + 1..=newest {
-                self.replay_one(catalog, only, lsn)?;
-                if lsn % CAUGHT_UP == 0 {
-                    self.write_apart(catalog, only, lsn)?;
-                    progress(lsn, newest);
-                }
-            }
-            done = newest;
-        }
-    }
-
-    /// Keeps the memory of structures that are made again within the budget.
-    fn write_apart(&self, catalog: &Arc<Catalog>, only: &[StructureId], lsn: Lsn) -> Result<()> {
-        let bytes = |id: &StructureId| catalog.structure(*id).ordered.active_bytes() as u64;
-        let held: u64 = only.iter().map(bytes).sum();
-        if self.options.mode == Mode::Read || held < self.options.memtable_bytes / 2 {
-            return Ok(());
-        }
-        // Nothing outruns durability.
-        self.pipeline.flush()?;
-        flush::write_apart(&self.files, &self.store, catalog, only, lsn)
-    }
-
-    /// Replays the last commits while nothing is applied, and puts the catalogue in use.
-    fn catch_up(&self, catalog: &Arc<Catalog>, only: &[StructureId], done: Lsn) -> Result<()> {
-        let _paused = self.pipeline.pause_applying();
-        for lsn in done + 1..=self.pipeline.visible() {
-            self.replay_one(catalog, only, lsn)?;
-        }
-        self.store.replace_catalog(Catalog::clone(catalog));
-        Ok(())
-    }
-
-    fn replay_one(&self, catalog: &Arc<Catalog>, only: &[StructureId], lsn: Lsn) -> Result<()> {
-        let pointer = self.place_of(lsn)?.ok_or_else(|| {
-            Error::corruption(format!("LSN {lsn} is not in the ledger of commits"))
-        })?;
-        let commit = self.store.values.commit(&pointer)?;
-        self.store.apply_to(catalog, &commit, Some(only))?;
-        Ok(())
     }
 
     /// History older than asked for is not answered any more.
@@ -723,6 +626,7 @@ impl Shared {
             memory,
             torn_tail: self.torn.clone(),
             rebuilt: self.rebuilt.clone(),
+            quarantined: self.quarantined.lock().clone(),
         })
     }
 }
@@ -737,6 +641,18 @@ impl Drop for Shared {
         }
         self.pipeline.retire();
     }
+}
+
+/// Engine time: the pipeline's once there is one, before that the clock's.
+fn engine_time(
+    pipeline: &Arc<OnceLock<Weak<Pipeline>>>,
+    clock: &Arc<dyn Clock>,
+) -> Box<dyn Fn() -> Micros + Send + Sync> {
+    let (pipeline, clock) = (Arc::clone(pipeline), Arc::clone(clock));
+    Box::new(move || match pipeline.get().and_then(Weak::upgrade) {
+        Some(pipeline) => pipeline.now(),
+        None => clock.wall_micros(),
+    })
 }
 
 /// The default of `Durability` for a structure's own writes.

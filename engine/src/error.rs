@@ -95,6 +95,8 @@ struct Inner {
     errno: Option<i32>,
     txn: Option<String>,
     source: Option<Arc<std::io::Error>>,
+    /// It is about a file that can be made again from the log.
+    derived: bool,
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -107,6 +109,7 @@ impl Error {
             errno: None,
             txn: None,
             source: None,
+            derived: false,
         }))
     }
 
@@ -143,6 +146,7 @@ impl Error {
             errno: cause.raw_os_error(),
             txn: None,
             source: Some(Arc::new(cause)),
+            derived: false,
         }))
     }
 
@@ -167,6 +171,16 @@ impl Error {
     pub fn hint(mut self, way_out: &str) -> Self {
         self.0.message = format!("{}; {way_out}", self.0.message);
         self
+    }
+
+    /// The same error, about a file that can be made again from the log.
+    pub fn derived(mut self) -> Self {
+        self.0.derived = true;
+        self
+    }
+
+    pub fn is_derived(&self) -> bool {
+        self.0.derived
     }
 
     pub fn kind(&self) -> ErrorKind {

@@ -132,20 +132,46 @@ pub fn seal(store: &Store, catalog: &Catalog, upto: Lsn) {
     store.each_ordered(catalog, |_, ordered| ordered.seal(upto));
 }
 
-/// Writes every sealed memtable, which are durable in the log, as runs; names are durable after.
-pub fn write_sealed(files: &Files, store: &Store, catalog: &Catalog) -> Result<bool> {
+/// Writes every sealed memtable, all of them durable in the log up to `upto`, as runs with durable
+/// names; in use afterwards, all or none: a commit is in the runs of each structure or of none,
+/// since what follows from it in one is derived from the others as they were before. `false`:
+/// there was nothing to write.
+pub fn write_sealed(files: &Files, store: &Store, catalog: &Catalog, upto: Lsn) -> Result<bool> {
+    let mut written = Written { files, runs: Vec::new() };
     let ledger = store.ledger.ordered();
     let rules = Rules::new(store, ledger, None);
-    let mut wrote = write_one(files, ledger, LEDGER, store.ledger.applied(), &rules)?;
+    let applied = store.ledger.applied();
+    let runs = write_one(files, ledger, LEDGER, applied, &rules)?;
+    written.runs.push((ledger, runs));
     for structure in &catalog.schema.structures {
         let known = catalog.structure(structure.id);
         let rules = Rules::new(store, &known.ordered, Some(structure));
-        wrote |= write_one(files, &known.ordered, structure.id, known.applied(), &rules)?;
+        let runs = write_one(files, &known.ordered, structure.id, known.applied(), &rules)?;
+        written.runs.push((&known.ordered, runs));
     }
+    let wrote = written.runs.iter().any(|(_, runs)| runs.iter().any(Option::is_some));
     if wrote {
         files.sync_names()?;
     }
+    for (ordered, runs) in std::mem::take(&mut written.runs) {
+        runs.into_iter().for_each(|run| ordered.install_flush(run));
+    }
+    store.ledger.set_applied(upto);
+    catalog.structures.values().for_each(|known| known.set_applied(upto));
     Ok(wrote)
+}
+
+/// Runs that are not in use yet; their files go with it.
+struct Written<'a> {
+    files: &'a Files,
+    runs: Vec<(&'a Ordered, Vec<Option<Arc<Run>>>)>,
+}
+
+impl Drop for Written<'_> {
+    fn drop(&mut self) {
+        let runs = self.runs.iter().flat_map(|(_, runs)| runs.iter().flatten());
+        runs.for_each(|run| self.files.discard(run.info().uid));
+    }
 }
 
 /// Writes what these structures, which nobody else knows yet, hold in memory up to `upto`.
@@ -160,37 +186,33 @@ pub fn write_apart(
         let known = catalog.structure(*id);
         known.ordered.seal(upto);
         let rules = Rules::new(store, &known.ordered, catalog.schema.by_id(*id));
-        write_one(files, &known.ordered, *id, known.applied(), &rules)?;
+        let runs = write_one(files, &known.ordered, *id, known.applied(), &rules)?;
+        runs.into_iter().for_each(|run| known.ordered.install_flush(run));
         known.set_applied(upto);
     }
     files.sync_names()
 }
 
-/// Everything up to `upto` is in runs now.
-pub fn set_applied(store: &Store, catalog: &Catalog, upto: Lsn) {
-    store.ledger.set_applied(upto);
-    catalog.structures.values().for_each(|known| known.set_applied(upto));
-}
-
+/// Writes a structure's sealed memtables, a run each, oldest first; `None` for one of which
+/// nothing is left.
 fn write_one(
     files: &Files,
     ordered: &Ordered,
     structure: StructureId,
     applied: Lsn,
     rules: &Rules<'_>,
-) -> Result<bool> {
-    let mut wrote = false;
+) -> Result<Vec<Option<Arc<Run>>>> {
+    let layers = ordered.layers();
     let mut first = applied + 1;
-    loop {
-        let layers = ordered.layers();
-        let Some(memtable) = layers.sealed.last() else { return Ok(wrote) };
+    let mut runs = Vec::new();
+    for memtable in layers.sealed.iter().rev() {
         let upto = memtable.upto();
         let lsns = (first.min(upto), upto);
+        let bottom = layers.runs.is_empty() && runs.iter().all(Option::is_none);
         let sought = |tree| rules.is_sought(tree);
-        let run = files.write(structure, &sought, |target| {
-            let flushed = rules.apply(layers.runs.is_empty(), |keep| {
-                merge::flush(ordered, memtable, lsns, target, keep)
-            })?;
+        let written = files.write(structure, &sought, |target| {
+            let flushed =
+                rules.apply(bottom, |keep| merge::flush(ordered, memtable, lsns, target, keep))?;
             match flushed {
                 Some(info) => files.open(&info).map(Some),
                 None => {
@@ -198,11 +220,17 @@ fn write_one(
                     Ok(None)
                 }
             }
-        })?;
-        wrote |= run.is_some();
-        ordered.install_flush(run);
+        });
+        match written {
+            Ok(run) => runs.push(run),
+            Err(error) => {
+                runs.iter().flatten().for_each(|run: &Arc<Run>| files.discard(run.info().uid));
+                return Err(error);
+            }
+        }
         first = upto + 1;
     }
+    Ok(runs)
 }
 
 /// What a checkpoint says of every structure.

@@ -51,6 +51,12 @@ impl Ledger {
         &self.ordered
     }
 
+    /// Takes what another ledger of the same commits holds in place of its own.
+    pub fn replace(&self, other: &Ledger) {
+        self.ordered.replace(&other.ordered);
+        self.applied.store(other.applied(), Ordering::Release);
+    }
+
     /// Whether a tree is asked for single keys in no order.
     pub fn is_sought(tree: u16) -> bool {
         tree == TRANSACTIONS

@@ -59,6 +59,7 @@ pub mod audit_log;
 pub mod changes;
 pub mod database;
 pub mod reader;
+pub mod rebuild;
 pub mod scheduler;
 pub mod transaction;
 pub mod upkeep;

@@ -27,7 +27,7 @@ use crate::marker::{self, Marker};
 use crate::options::{Mode, Options};
 use crate::ordered::run::{self, Run};
 use crate::schema::Schema;
-use crate::storage::{Open, Storage};
+use crate::storage::Storage;
 use crate::store::{Catalog, Store};
 
 /// Where a log ends and which one it is.
@@ -93,8 +93,7 @@ pub fn prepare_directory(storage: &dyn Storage, options: &Options) -> Result<()>
 pub fn find_or_create(storage: &dyn Storage, options: &Options) -> Result<(DatabaseId, Found)> {
     let writes = options.mode == Mode::ReadWrite;
     let marker = marker::read(storage)?;
-    let how = if writes { Open::Write } else { Open::Read };
-    let found = repair::find_segments(storage, how)?;
+    let found = repair::find_segments(storage)?;
     let identity = found.segments.first().map(|segment| segment.header.database);
     match (marker, identity) {
         (Marker::Sound(marked), Some(stored)) if marked != stored => {
@@ -204,18 +203,18 @@ pub fn restore(found: &Found, files: &Files, epochs: &Arc<Epochs>) -> Result<Res
     for name in list(&*files.storage, run::RUNS_DIR)? {
         files.reserve_below(run::number(&name).map_or(0, |uid| uid + 1));
     }
-    let Some(checkpoint) = newest else { return Ok(nothing(None, epochs)) };
+    let Some(checkpoint) = newest else { return Ok(beginning(epochs)) };
     files.reserve_below(checkpoint.next_uid);
     if checkpoint.stored.is_empty() {
-        return Ok(nothing(None, epochs));
+        return Ok(beginning(epochs));
     }
     let mut runs: HashMap<u32, (Vec<Arc<Run>>, Lsn)> = HashMap::new();
     for stored in &checkpoint.stored {
         let opened: Result<Vec<_>> = stored.runs.iter().map(|info| files.open(info)).collect();
         match opened {
             Ok(opened) => runs.insert(stored.structure, (opened, stored.applied)),
-            Err(error) if is_damage(&error) => {
-                return Ok(nothing(Some(error.message().to_owned()), epochs));
+            Err(error) if error.is_derived() => {
+                return Ok(nothing(&error, epochs));
             }
             Err(error) => return Err(error),
         };
@@ -223,28 +222,24 @@ pub fn restore(found: &Found, files: &Files, epochs: &Arc<Epochs>) -> Result<Res
     let (ledger, applied) = runs.remove(&LEDGER).unwrap_or_default();
     let ledger = Ledger::new(ledger, applied, Arc::clone(epochs));
     if let Err(error) = ledger.load_epochs() {
-        return match is_damage(&error) {
-            true => Ok(nothing(Some(error.message().to_owned()), epochs)),
-            false => Err(error),
-        };
-    }
-    for epoch in &checkpoint.epochs {
-        epochs.add(epoch.number, epoch.first_lsn);
+        return if error.is_derived() { Ok(nothing(&error, epochs)) } else { Err(error) };
     }
     let catalog =
         Catalog::opened(checkpoint.schema.clone(), |id| runs.remove(&id).unwrap_or_default());
     Ok(Restored { checkpoint, catalog, ledger, damaged: None, whole: false })
 }
 
-fn nothing(damaged: Option<String>, epochs: &Arc<Epochs>) -> Restored {
+/// No file is of use, because of one that is damaged.
+pub fn nothing(damage: &Error, epochs: &Arc<Epochs>) -> Restored {
+    Restored { damaged: Some(damage.message().to_owned()), ..beginning(epochs) }
+}
+
+/// Nothing but the log.
+fn beginning(epochs: &Arc<Epochs>) -> Restored {
     epochs.clear();
     let ledger = Ledger::new(Vec::new(), 0, Arc::clone(epochs));
     let catalog = Catalog::new(Schema::default(), None, &[]);
-    Restored { checkpoint: Checkpoint::default(), catalog, ledger, damaged, whole: true }
-}
-
-fn is_damage(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Corruption | ErrorKind::NotFound)
+    Restored { checkpoint: Checkpoint::default(), catalog, ledger, damaged: None, whole: true }
 }
 
 fn list(storage: &dyn Storage, path: &str) -> Result<Vec<String>> {
@@ -346,8 +341,7 @@ impl Replay<'_> {
         {
             let catalog = self.store.catalog();
             flush::seal(self.store, &catalog, commit.lsn);
-            flush::write_sealed(self.files, self.store, &catalog)?;
-            flush::set_applied(self.store, &catalog, commit.lsn);
+            flush::write_sealed(self.files, self.store, &catalog, commit.lsn)?;
         }
         Ok(())
     }
@@ -402,7 +396,7 @@ pub fn changed(known: &Catalog, schema: &Schema) -> Vec<u32> {
 /// Mends the end of the log and readies the active segment for writing.
 pub fn make_writable(storage: &dyn Storage, found: &Found, end: &End) -> Result<Segment> {
     repair::make_durable(storage, found, end)?;
-    let active = found.segments[end.active].clone();
+    let active = segment::writable(storage, &found.segments[end.active])?;
     // Also where the length is right: its space may not have been reserved when a crash came.
     active.file.allocate(active.header.capacity)?;
     active.file.sync()?;
@@ -432,7 +426,7 @@ pub fn open_log(
     options: &Options,
     store: &Store,
     (segments, epochs): (&Segments, &Epochs),
-    (database, found): (DatabaseId, Found),
+    (database, found): &(DatabaseId, Found),
     (checkpoint, whole): (Checkpoint, bool),
     files: &Files,
 ) -> Result<Recovered> {
@@ -442,16 +436,17 @@ pub fn open_log(
     };
     let restored = (checkpoint, whole);
     let (end, checkpoint, time, rebuild) =
-        replay(&found, store, restored, epochs, files, memtable_bytes)?;
+        replay(found, store, restored, epochs, files, memtable_bytes)?;
     let torn = repair::report(&end, end.expected.lsn - 1);
     let checkpoint_place = repair::newest_checkpoint(&end).unwrap_or_default();
     let active = match options.mode {
         Mode::ReadWrite => {
             // A segment that no seal names is made anew when it is needed.
-            end.unused.into_iter().for_each(|number| segments.remove(number));
-            let active = make_writable(&**storage, &found, &end)?;
+            end.unused.iter().for_each(|number| segments.remove(*number));
+            let active = make_writable(&**storage, found, &end)?;
+            segments.add(active.clone());
             if found.unmarked {
-                marker::write(&**storage, &database)?;
+                marker::write(&**storage, database)?;
             }
             active
         }
@@ -459,7 +454,7 @@ pub fn open_log(
     };
     let (offset, expected) = take_up(&end);
     Ok(Recovered {
-        database,
+        database: *database,
         active,
         offset,
         expected,

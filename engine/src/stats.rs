@@ -46,4 +46,6 @@ pub struct Stats {
     pub torn_tail: Option<String>,
     /// Why the files of the structures were made again from the log when it was opened, if so.
     pub rebuilt: Option<String>,
+    /// Files that no checkpoint named, put aside when it was opened.
+    pub quarantined: Vec<String>,
 }

@@ -103,6 +103,9 @@ fn must_rebuild(known: Option<&Catalog>, structure: &Structure) -> bool {
     let Some(before) = known.and_then(|catalog| catalog.schema.by_id(structure.id)) else {
         return true;
     };
+    if before.created != structure.created {
+        return true;
+    }
     match (&before.kind, &structure.kind) {
         (Kind::Rows { indexes, .. }, Kind::Rows { indexes: new, .. }) => indexes != new,
         (Kind::Events { capture }, Kind::Events { capture: new }) => capture != new,
@@ -341,7 +344,8 @@ impl Snapshot<'_> {
     ) -> Result<Vec<Hit>> {
         let known = self.catalog.structure(structure);
         let searchable = known.vectors.as_ref().expect("a vectors structure can be searched");
-        let tail = searchable.tail(&known.ordered, &self.store.values)?;
+        let durable = self.store.published.load(Ordering::Acquire);
+        let tail = searchable.tail(&known.ordered, &self.store.values, durable)?;
         Ok(match only {
             Some(keys) => tail.search_keys(query, k, self.lsn, keys, pending),
             None => tail.search(query, k, self.lsn, None, pending),

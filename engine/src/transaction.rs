@@ -112,9 +112,13 @@ pub fn check_key(key: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Keys are text in every structure but raw rows.
+/// Keys are text in every structure but raw rows, and where they have several parts.
 fn check_text(structure: &Structure, key: &[u8]) -> Result<()> {
-    let raw = matches!(structure.kind, Kind::Rows { codec: RowCodec::Raw, .. });
+    // The parts of other keys were checked one by one, and are encoded here.
+    let raw = matches!(
+        structure.kind,
+        Kind::Rows { codec: RowCodec::Raw, .. } | Kind::Context {} | Kind::Graph {}
+    );
     if !raw && std::str::from_utf8(key).is_err() {
         return Err(Error::argument(format!("keys of {:?} are text (UTF-8)", structure.name)));
     }

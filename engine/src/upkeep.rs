@@ -189,8 +189,7 @@ impl Shared {
         self.take_stock();
         // Nothing outruns durability.
         self.pipeline.flush()?;
-        let wrote = flush::write_sealed(&self.files, &self.store, &catalog)?;
-        flush::set_applied(&self.store, &catalog, upto);
+        let wrote = flush::write_sealed(&self.files, &self.store, &catalog, upto)?;
         self.checkpoint.write().replay = mark;
         if wrote || must_checkpoint {
             self.write_checkpoint_locked()?;
@@ -224,6 +223,11 @@ impl Shared {
             checkpoint.floor = self.store.floor();
             checkpoint.next_uid = self.files.next_uid();
             checkpoint.stored = flush::stored(&self.store, &catalog);
+            let least = checkpoint.stored.iter().map(|stored| stored.applied).min();
+            if least.is_some_and(|least| least + 1 < checkpoint.replay.lsn) {
+                // A structure that was made again and could not be written out yet.
+                checkpoint.replay = Mark::first();
+            }
             checkpoint.encode()
         };
         self.pipeline.control(RecordKind::Checkpoint, &body)?;

@@ -92,7 +92,8 @@ impl Searchable {
     }
 
     /// The tail, loaded if it is not yet.
-    pub fn tail(&self, ordered: &Ordered, values: &Values) -> Result<Arc<Tail>> {
+    /// What lies above `durable` may have been lost by a log that failed since.
+    pub fn tail(&self, ordered: &Ordered, values: &Values, durable: Lsn) -> Result<Arc<Tail>> {
         if let Some(tail) = self.loaded() {
             return Ok(tail);
         }
@@ -108,7 +109,7 @@ impl Searchable {
             }
         };
         let tail = Tail::new(self.dim, self.metric);
-        let loaded = load(&tail, upto, ordered, values);
+        let loaded = load(&tail, (upto, durable), ordered, values);
         let mut state = self.state.write();
         let State::Loading(changes) = &mut *state else { unreachable!("only this loads") };
         if let Err(error) = loaded {
@@ -130,7 +131,12 @@ impl Searchable {
 }
 
 /// Every version up to an LSN, in the order of the log, so that the log is read forward.
-fn load(tail: &Tail, upto: Lsn, ordered: &Ordered, values: &Values) -> Result<()> {
+fn load(
+    tail: &Tail,
+    (upto, durable): (Lsn, Lsn),
+    ordered: &Ordered,
+    values: &Values,
+) -> Result<()> {
     let mut versions: Vec<(Lsn, String, Option<Slot>)> = Vec::new();
     ordered.history(KEYS, |key, lsn, entry| {
         if lsn <= upto {
@@ -141,9 +147,15 @@ fn load(tail: &Tail, upto: Lsn, ordered: &Ordered, values: &Values) -> Result<()
     })?;
     versions.sort_by_key(|version| version.0);
     for (lsn, key, slot) in versions {
-        match slot {
-            Some(slot) => tail.put(&key, &vector::from_bytes(&values.read(&slot)?)?, lsn),
-            None => tail.delete(&key, lsn),
+        let Some(slot) = slot else {
+            tail.delete(&key, lsn);
+            continue;
+        };
+        match values.read(&slot) {
+            Ok(bytes) => tail.put(&key, &vector::from_bytes(&bytes)?, lsn),
+            // Withdrawn: no snapshot sees it.
+            Err(_) if lsn > durable => tail.delete(&key, lsn),
+            Err(error) => return Err(error),
         }
     }
     Ok(())

@@ -36,9 +36,9 @@ use waferdb::storage::simulated::{ImagePlan, SimulatedStorage};
 use waferdb::transaction::{Mode, TransactionOptions};
 
 const STEPS: usize = 90;
-const SEEDS: u64 = 30;
+const SEEDS: u64 = 8;
 const THREADS: usize = 2;
-const STATES_MIN: u64 = 100_000;
+const STATES_MIN: u64 = 300_000;
 const PAIRS_MIN: usize = 2_000;
 /// Of so many images one is crashed again while it recovers; another is written to afterwards.
 const SECOND_CRASH_EVERY: u64 = 181;
@@ -132,7 +132,8 @@ impl Enumeration<'_> {
         // The names of several new runs await one sync of their directory: their subsets are many
         // and much alike, and are sampled more thinly.
         let upkeep = operation.to_string().contains(RUNS_DIR);
-        let plan = plan(self.seed ^ at, if upkeep { 1 << 6 } else { 1 << 12 }, 64);
+        let (subsets_max, tears_max) = if upkeep { (1 << 6, 16) } else { (1 << 12, 64) };
+        let plan = plan(self.seed ^ at, subsets_max, tears_max);
         let fingerprint =
             (progress.required, progress.attempted, progress.schema_done, progress.schema_begun);
         for (number, image) in storage.images(&plan).enumerate() {

@@ -30,6 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "changes",
             "database",
             "reader",
+            "rebuild",
             "scheduler",
             "transaction",
             "upkeep",

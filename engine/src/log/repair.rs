@@ -20,7 +20,7 @@ use super::record::Record;
 use super::segment::{self, LOG_DIR, Opened, Segment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::aligned::AlignedBuffer;
-use crate::storage::{Cause, Open, Share, Storage, read_exact_at};
+use crate::storage::{Cause, Share, Storage, read_exact_at};
 
 /// What stands in the log directory.
 pub struct Found {
@@ -33,7 +33,7 @@ pub struct Found {
 }
 
 /// Opens every segment. An empty result is a database whose creation was cut off, or none.
-pub fn find_segments(storage: &dyn Storage, how: Open) -> Result<Found> {
+pub fn find_segments(storage: &dyn Storage) -> Result<Found> {
     let names = match storage.list(LOG_DIR) {
         Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
         other => other?,
@@ -44,9 +44,7 @@ pub fn find_segments(storage: &dyn Storage, how: Open) -> Result<Found> {
         if *number != index as u64 + 1 {
             return Err(missing(storage, index as u64 + 1));
         }
-        // Only the last two may have to be mended; others need no handle to write.
-        let mended = index + 2 >= numbers.len();
-        match segment::open(storage, *number, if mended { how } else { Open::Read })? {
+        match segment::open(storage, *number)? {
             Opened::Sound(segment) => {
                 if let Some(first) = found.segments.first()
                     && first.header.database != segment.header.database
@@ -95,8 +93,8 @@ pub struct End {
     /// Bytes of a torn tail to be zeroed: `[offset, torn_end)`.
     pub torn_end: Option<u64>,
     pub torn_why: Option<String>,
-    /// A trailing segment that no seal names, to be removed.
-    pub unused: Option<u64>,
+    /// Trailing segments that no seal names, in order, to be removed.
+    pub unused: Vec<u64>,
 }
 
 /// Walks every group from a place between two groups on, handing each to `visit`; decides how the
@@ -135,9 +133,9 @@ pub fn walk(
             }
         };
         expected = walker.expected;
-        let next = segments.get(index + 1);
+        let later = &segments[index + 1..];
         if ended_by == Some(RecordKind::Seal) {
-            let Some(next) = next else {
+            let Some(next) = later.first() else {
                 return Err(Error::corruption(format!(
                     "{} is missing: the segment before it names it; restore it from a backup",
                     segment::path(segment.header.segment + 1)
@@ -146,13 +144,10 @@ pub fn walk(
             debug_assert_eq!(next.header.segment, segment.header.segment + 1);
             continue;
         }
-        // No seal: the log ends here, and a later segment can only be one never used.
-        let unused = match next {
-            None => None,
-            Some(next) if index + 2 == segments.len() && never_used(next)? => {
-                Some(next.header.segment)
-            }
-            Some(next) => {
+        // No seal: the log ends here, and later segments can only be such as were never used (one
+        // made ahead, and more where what was queued did not fit).
+        for next in later {
+            if !never_used(next)? {
                 return Err(Error::corruption(format!(
                     "{} has no sound seal and {} is in use: groups were lost from LSN {} on; \
                      restore the file from a backup, nothing was changed",
@@ -161,7 +156,8 @@ pub fn walk(
                     expected.lsn
                 )));
             }
-        };
+        }
+        let unused = later.iter().map(|segment| segment.header.segment).collect();
         let (torn_end, torn_why) = judge_tail(segment, &mut walker, stop, ended_by)?;
         return Ok(End {
             active: index,
@@ -246,17 +242,18 @@ fn judge_tail(
 
 /// Rule 5. Afterwards every byte up to `end.offset` is durable and everything behind is zero.
 pub fn make_durable(storage: &dyn Storage, found: &Found, end: &End) -> Result<()> {
-    for number in [end.unused, found.torn_creation].into_iter().flatten() {
-        storage.remove(&segment::path(number))?;
+    // The newest first, each durable before the next, so that numbers never have a gap.
+    for number in found.torn_creation.iter().chain(end.unused.iter().rev()) {
+        storage.remove(&segment::path(*number))?;
         storage.sync_dir(LOG_DIR)?;
     }
-    let active = &found.segments[end.active];
     if let Some(torn_end) = end.torn_end {
-        write_zeros(active, end.offset, torn_end)?;
+        let active = segment::writable(storage, &found.segments[end.active])?;
+        write_zeros(&active, end.offset, torn_end)?;
         active.file.sync()?;
     }
     if let Some((place, header)) = &end.last {
-        rewrite_in_place(found, place, header)?;
+        rewrite_in_place(storage, found, place, header)?;
     }
     Ok(())
 }
@@ -272,9 +269,14 @@ fn write_zeros(segment: &Segment, from: u64, to: u64) -> Result<()> {
     Ok(())
 }
 
-fn rewrite_in_place(found: &Found, place: &Place, header: &GroupHeader) -> Result<()> {
+fn rewrite_in_place(
+    storage: &dyn Storage,
+    found: &Found,
+    place: &Place,
+    header: &GroupHeader,
+) -> Result<()> {
     let index = (place.segment - 1) as usize;
-    let segment = &found.segments[index];
+    let segment = segment::writable(storage, &found.segments[index])?;
     let length = format::align_up(u64::from(header.bytes)) as usize;
     let mut buffer = AlignedBuffer::zeroed(length);
     if !read_exact_at(&*segment.file, buffer.bytes_mut(), place.offset)? {

@@ -62,6 +62,12 @@ fn reserve_and_write(file: &dyn File, header: &SegmentHeader) -> Result<()> {
     file.sync()
 }
 
+/// The same segment with a handle to write.
+pub fn writable(storage: &dyn Storage, segment: &Segment) -> Result<Segment> {
+    let file = storage.open(&path(segment.header.segment), Open::Write)?;
+    Ok(Segment { header: segment.header.clone(), file })
+}
+
 /// What stands in a segment file's first bytes.
 pub enum Opened {
     Sound(Segment),
@@ -69,9 +75,9 @@ pub enum Opened {
     TornCreation,
 }
 
-pub fn open(storage: &dyn Storage, segment: u64, how: Open) -> Result<Opened> {
+pub fn open(storage: &dyn Storage, segment: u64) -> Result<Opened> {
     let path = path(segment);
-    let file = storage.open(&path, how)?;
+    let file = storage.open(&path, Open::Read)?;
     let mut bytes = [0u8; SEGMENT_HEADER_BYTES];
     let whole = read_exact_at(&*file, &mut bytes, 0)?;
     let decoded = if whole { SegmentHeader::decode(&bytes, &path)? } else { None };

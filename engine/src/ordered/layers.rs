@@ -61,6 +61,12 @@ impl Ordered {
         self.layers.load_full()
     }
 
+    /// Takes the layers of another that was made of the same commits.
+    pub fn replace(&self, other: &Ordered) {
+        self.layers.store(other.layers());
+        self.masked.store(other.masked.load(Ordering::Acquire), Ordering::Release);
+    }
+
     fn slot(&self, tree: u16) -> usize {
         if tree == MASKS { self.trees } else { tree as usize }
     }

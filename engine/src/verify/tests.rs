@@ -333,7 +333,8 @@ fn planted_vectors_and_leaves_are_found() {
     let catalog = shared.store.catalog();
     let lsn = shared.pipeline.visible();
     let known = &catalog.structures[&bench.id("vectors")];
-    let tail = known.vectors.as_ref().unwrap().tail(&known.ordered, &shared.store.values).unwrap();
+    let tail = known.vectors.as_ref().unwrap();
+    let tail = tail.tail(&known.ordered, &shared.store.values, lsn).unwrap();
     assert!(bench.verify(PASS_BYTES).ok);
     tail.put("no row", &[1.0; 4], lsn);
     bench.assert_finds("(vector");

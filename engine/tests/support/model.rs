@@ -151,8 +151,6 @@ pub struct State {
     pub time: i64,
     /// The row, the LSN and the time that wrote it.
     pub facts: BTreeMap<String, (Fact, u64, i64)>,
-    /// Deleted and not forgotten rows.
-    pub gone: BTreeMap<String, u64>,
     pub blobs: BTreeMap<Vec<u8>, (Vec<u8>, u64)>,
     pub vectors: BTreeMap<String, (Vector, u64)>,
     pub events: Vec<Event>,
@@ -198,7 +196,6 @@ impl State {
         let lsn = commit.lsn;
         match op {
             Op::PutFact(key, fact) => {
-                self.gone.remove(key);
                 self.facts.insert(key.clone(), (fact.clone(), lsn, commit.time));
                 let payload = Some(fact.encode());
                 self.event(commit, index, (FACTS, "put"), Some(key.as_bytes()), payload);
@@ -207,7 +204,6 @@ impl State {
                 self.vectors.remove(key);
                 self.caches.remove(&(WARM, key.clone()));
                 if self.facts.remove(key).is_some() {
-                    self.gone.insert(key.clone(), lsn);
                     self.event(commit, index, (FACTS, "delete"), Some(key.as_bytes()), None);
                 }
             }
@@ -271,7 +267,6 @@ impl State {
         };
         match forget {
             Op::ForgetFact(key) => {
-                self.gone.remove(key);
                 self.facts.remove(key);
                 self.vectors.remove(key);
                 self.caches.remove(&(WARM, key.clone()));
@@ -320,9 +315,7 @@ impl State {
                 _ => Some((fact.encode(), *lsn)),
             };
         }
-        match self.gone.get(key) {
-            Some(deleted) => own.filter(|own| own.1 > *deleted),
-            None => own,
-        }
+        // What was put before the row went, went with it.
+        own
     }
 }

@@ -7,7 +7,7 @@ use waferdb::audit::merkle;
 use waferdb::audit_log;
 use waferdb::changes::Changes;
 use waferdb::database::Database;
-use waferdb::error::Result;
+use waferdb::error::{Error, ErrorKind, Result};
 use waferdb::events;
 use waferdb::graph::Way;
 use waferdb::options::Mode;
@@ -39,10 +39,14 @@ pub fn database_image(input: &[u8]) {
         let _ = db.backup(&MemoryStorage::new(), &mut |_, _| {});
         if told.is_some() {
             for structure in db.schema().structures {
-                let rebuilt = db.rebuild(structure.id, |_, _| {});
-                rebuilt.expect("what was replayed once is replayed again");
+                // What lies before the place an opening replays from may be damaged.
+                if let Err(error) = db.rebuild(structure.id, |_, _| {}) {
+                    assert_eq!(error.kind(), ErrorKind::Corruption, "{error}");
+                    return;
+                }
             }
-            assert_eq!(dump(&db).ok(), told, "rebuilt from the log");
+            let again = dump(&db).ok();
+            assert!(edited.resealed || again == told, "rebuilt from the log: {again:?}");
         }
         db.close().expect("a reader has nothing to write");
     }
@@ -188,7 +192,11 @@ fn audit(out: &mut String, db: &Database, id: u32) -> Result<()> {
         let proof = audit_log::prove(db.shared(), id, entry.lsn, None)?;
         let leaf = merkle::leaf_hash(&audit_log::leaf(db.shared(), id, entry.lsn)?);
         let proven = merkle::verify_inclusion(&leaf, proof.index, proof.size, &proof.path, &root);
-        assert!(proven, "the entry of LSN {} is in the tree", entry.lsn);
+        if !proven {
+            // A log that was changed and sealed again: the tree tells. Otherwise `check` does.
+            let lsn = entry.lsn;
+            return Err(Error::corruption(format!("the entry of LSN {lsn} is not in the tree")));
+        }
         line(out, &(entry.lsn, entry.index, entry.time, entry.actor, entry.reason));
         entry.changes.iter().for_each(|one| line(out, &(&one.structure, &one.key, one.kind)));
     }

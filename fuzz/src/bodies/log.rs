@@ -5,7 +5,6 @@ use waferdb::log::format::{self, Identity, SEGMENT_HEADER_BYTES, SegmentHeader};
 use waferdb::log::reader::{Step, Walker};
 use waferdb::log::record::{self, Commit, FrameValue, Record, RecordPlace, ValueAt};
 use waferdb::log::repair;
-use waferdb::storage::Open;
 
 use super::{image, reseal, take_u8};
 
@@ -36,7 +35,7 @@ pub fn segment_header(mut input: &[u8]) {
 pub fn group_walk(input: &[u8]) {
     let edited = image::Edited::of(input);
     let storage = edited.storage();
-    let Ok(found) = repair::find_segments(&storage, Open::Read) else { return };
+    let Ok(found) = repair::find_segments(&storage) else { return };
     let mut commits = Vec::new();
     let first = Mark::first();
     let end = repair::walk(&found.segments, first.place, first.expected(), |segment, group| {

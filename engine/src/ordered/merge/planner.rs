@@ -6,12 +6,14 @@
 //! rewriting them more often would. Invariants:
 //! 1. A choice is a window of at least two neighbours, newest first.
 //! 2. Runs of which no two share keys (those in the order of the log) cost a reader nothing and
-//!    are left alone until there are `DISJOINT_MAX` of them.
+//!    are left alone until they are many.
 
 use std::ops::Range;
 
-/// Neighbours without common keys that become one.
+/// Neighbours without common keys that become one, where they are not small.
 const DISJOINT_MAX: usize = 64;
+/// Small ones cost more as files than as bytes.
+const DISJOINT_SMALL_MAX: usize = 16;
 /// What the smallest tier holds; runs below it are of one tier.
 const TIER_BYTES: u64 = 256 << 10;
 /// Tiers above the smallest: more than any disk holds.
@@ -43,8 +45,11 @@ fn choose_tier(runs: &[Shape], limit: u32, fan_out: usize) -> Option<Range<usize
         let of_tier = |at: &usize| tier(*at) == limit;
         let members: Vec<usize> = (start..start + window).filter(of_tier).collect();
         if let [first, .., last] = members[..] {
-            let least =
-                if apart(&runs[first..=last]) { DISJOINT_MAX.max(fan_out) } else { fan_out };
+            let least = match (apart(&runs[first..=last]), limit) {
+                (false, _) => fan_out,
+                (true, 0) => DISJOINT_SMALL_MAX.max(fan_out),
+                (true, _) => DISJOINT_MAX.max(fan_out),
+            };
             if members.len() >= least {
                 return Some(first..last + 1);
             }
@@ -92,6 +97,9 @@ mod tests {
         let apart = Shape { bytes: 1 << 20, apart: true };
         assert_eq!(choose(&[apart; 63], 8), None);
         assert_eq!(choose(&[apart; 64], 8), Some(0..64));
+        let small = Shape { bytes: 1_024, apart: true };
+        assert_eq!(choose(&[small; 15], 8), None);
+        assert_eq!(choose(&[small; 16], 8), Some(0..16));
         let mut mixed = vec![apart; 20];
         mixed[7].apart = false;
         assert_eq!(choose(&mixed, 8), Some(0..20));

@@ -39,7 +39,6 @@ pub struct Passing {
     mask: Lsn,
     newer: Option<Lsn>,
     held: Option<Lsn>,
-    over: bool,
 }
 
 impl Passing {
@@ -56,7 +55,7 @@ impl Passing {
         entry: Option<&Entry>,
     ) -> Verdict {
         let superseded = self.newer.is_some_and(|newer| newer <= keep.floor);
-        if self.over || superseded || lsn <= self.mask {
+        if superseded || lsn <= self.mask {
             return Verdict::Drop;
         }
         let newest = self.newer.is_none();
@@ -69,8 +68,8 @@ impl Passing {
             self.held = Some(lsn);
             return Verdict::Hold;
         };
-        if newest && keep.bottom && (keep.expired)(tree, entry) {
-            self.over = true;
+        // Older versions are superseded by it for every read that there may be.
+        if newest && keep.bottom && lsn <= keep.floor && (keep.expired)(tree, entry) {
             return Verdict::Drop;
         }
         Verdict::Write { tombstone: self.held.take() }
@@ -137,16 +136,16 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_value_takes_its_past_with_it_at_the_bottom_only() {
+    fn an_expired_value_goes_with_its_past_where_nobody_reads_either() {
         let mask = |_: u16, _: &[u8]| Ok(None);
         let expired = |_: u16, _: &Entry| true;
-        for bottom in [true, false] {
-            let keep = Keep { floor: 0, bottom, mask: &mask, expired: &expired };
+        for (floor, bottom, goes) in [(9, true, true), (9, false, false), (8, true, false)] {
+            let keep = Keep { floor, bottom, mask: &mask, expired: &expired };
             let mut passing = Passing::begin(&keep, 0, b"k").unwrap();
-            let entry = Entry::mark();
-            let verdicts = [9, 4].map(|lsn| passing.judge(&keep, 0, lsn, Some(&entry)));
-            let all = |verdict: Verdict| verdicts.iter().all(|known| *known == verdict);
-            assert!(if bottom { all(Verdict::Drop) } else { !all(Verdict::Drop) });
+            let newest = passing.judge(&keep, 0, 9, Some(&Entry::mark()));
+            assert_eq!(newest == Verdict::Drop, goes, "floor {floor}, bottom {bottom}");
+            let older = passing.judge(&keep, 0, 4, Some(&Entry::mark()));
+            assert_eq!(older == Verdict::Drop, floor == 9, "floor {floor}, bottom {bottom}");
         }
     }
 }

@@ -46,7 +46,7 @@ pub const BLOCK_BYTES: usize = 8 << 10;
 /// The content of any block; what a reader allocates for one at most.
 pub const BLOCK_BYTES_MAX: usize = 2 << 20;
 /// A structure's longest key, and what an index puts before it.
-pub const KEY_BYTES_MAX: usize = crate::limits::KEY_BYTES_MAX + 64;
+pub const KEY_BYTES_MAX: usize = 3 * crate::limits::KEY_BYTES_MAX + 64;
 /// Meta and inline bytes of one entry.
 pub const ENTRY_BYTES_MAX: usize = 1 << 20;
 /// The directory: a root and two keys for each tree.
@@ -69,5 +69,6 @@ pub fn number(name: &str) -> Option<u64> {
 
 fn damaged(path: &str, what: impl std::fmt::Display) -> Error {
     Error::corruption(format!("{path}: {what}"))
-        .hint("the log has everything: the structure can be made again from it")
+        .hint("the log has everything: rebuild() the structure, or open the database again")
+        .derived()
 }
