@@ -80,6 +80,22 @@ impl Database {
         options: Options,
         declared: Option<Schema>,
     ) -> Result<Self> {
+        match Self::open_with(Arc::clone(&storage), options.clone(), declared.clone(), None) {
+            // Whoever met it, a damaged file of a structure costs no more than its making.
+            Err(damage) if damage.is_derived() => {
+                Self::open_with(storage, options, declared, Some(&damage))
+            }
+            opened => opened,
+        }
+    }
+
+    /// `damage`: what makes the structures' files of no use.
+    fn open_with(
+        storage: Arc<dyn Storage>,
+        options: Options,
+        declared: Option<Schema>,
+        damage: Option<&Error>,
+    ) -> Result<Self> {
         let meter = Arc::<Meter>::default();
         let storage: Arc<dyn Storage> = Arc::new(MeteredStorage::new(storage, Arc::clone(&meter)));
         recovery::prepare_directory(&*storage, &options)?;
@@ -89,28 +105,21 @@ impl Database {
         log.1.segments.iter().for_each(|segment| segments.add(segment.clone()));
         let blocks = Arc::new(BlockCache::new(options.memory_bytes / 8));
         let files = Files::new(Arc::clone(&storage), log.0, blocks);
-        let mut restored = recovery::restore(&log.1, &files, &epochs)?;
-        let now = Arc::new(OnceLock::<Weak<Pipeline>>::new());
-        let (store, mut recovered, damaged) = loop {
-            let Restored { checkpoint, catalog, ledger, damaged, whole } = restored;
-            let reader = PointReader {
-                database: log.0,
-                segments: Arc::clone(&segments),
-                epochs: Arc::clone(&epochs),
-            };
-            let values = Values::new(reader, options.memory_bytes / 4);
-            let keeps_all = options.history_micros.is_none();
-            let engine_now = engine_time(&now, &options.clock);
-            let store = Store::new(catalog, ledger, values, keeps_all, engine_now);
-            let (known, from) = ((&*segments, &*epochs), (checkpoint, whole));
-            match recovery::open_log(&storage, &options, &store, known, &log, from, &files) {
-                Ok(recovered) => break (store, recovered, damaged),
-                Err(error) if error.is_derived() && !whole => {
-                    restored = recovery::nothing(&error, &epochs);
-                }
-                Err(error) => return Err(error),
-            }
+        recovery::reserve_numbers(&files)?;
+        let Restored { checkpoint, catalog, ledger, damaged, whole } = match damage {
+            Some(damage) => recovery::nothing(damage, &epochs),
+            None => recovery::restore(&log.1, &files, &epochs)?,
         };
+        let (segments_too, epochs_too) = (Arc::clone(&segments), Arc::clone(&epochs));
+        let reader = PointReader { database: log.0, segments: segments_too, epochs: epochs_too };
+        let values = Values::new(reader, options.memory_bytes / 4);
+        let now = Arc::new(OnceLock::<Weak<Pipeline>>::new());
+        let engine_now = engine_time(&now, &options.clock);
+        let keeps_all = options.history_micros.is_none();
+        let store = Store::new(catalog, ledger, values, keeps_all, engine_now);
+        let (known, from) = ((&*segments, &*epochs), (checkpoint, whole));
+        let mut recovered =
+            recovery::open_log(&storage, &options, &store, known, &log, from, &files)?;
         recovered.rebuilt = damaged;
         let shared = Self::start(
             storage,
@@ -576,7 +585,7 @@ impl Shared {
     /// One step of any kind, for those who run without threads.
     pub fn any_step(&self) -> Result<bool> {
         let stepped = self.step()?;
-        Ok(stepped || self.flush_step()? || self.merge_step()?)
+        Ok(stepped || self.heal_step()? || self.flush_step()? || self.merge_step()?)
     }
 
     fn stats(&self) -> Result<Stats> {

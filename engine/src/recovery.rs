@@ -197,12 +197,17 @@ pub struct Restored {
     pub whole: bool,
 }
 
-/// Takes up the runs that the newest checkpoint names; reads their footers only.
-pub fn restore(found: &Found, files: &Files, epochs: &Arc<Epochs>) -> Result<Restored> {
-    let newest = newest_checkpoint(found)?;
+/// No number of a file that is there is given to another.
+pub fn reserve_numbers(files: &Files) -> Result<()> {
     for name in list(&*files.storage, run::RUNS_DIR)? {
         files.reserve_below(run::number(&name).map_or(0, |uid| uid + 1));
     }
+    Ok(())
+}
+
+/// Takes up the runs that the newest checkpoint names; reads their footers only.
+pub fn restore(found: &Found, files: &Files, epochs: &Arc<Epochs>) -> Result<Restored> {
+    let newest = newest_checkpoint(found)?;
     let Some(checkpoint) = newest else { return Ok(beginning(epochs)) };
     files.reserve_below(checkpoint.next_uid);
     if checkpoint.stored.is_empty() {
@@ -282,6 +287,7 @@ fn replay(
 ) -> Result<(End, Checkpoint, Micros, Vec<u32>)> {
     let (checkpoint, whole) = restored;
     let mark = if whole { Mark::first() } else { checkpoint.replay };
+    repair::check_sealed(&found.segments, mark.place)?;
     store.raise_floor(checkpoint.floor);
     store.publish(store.ledger.applied());
     let mut replay = Replay {

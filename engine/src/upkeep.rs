@@ -350,16 +350,28 @@ impl Shared {
         Ok(())
     }
 
+    /// One background step: a structure of which somebody met a damaged file is made again.
+    pub fn heal_step(&self) -> Result<bool> {
+        let mut damaged = None;
+        self.store.each_ordered(&self.store.catalog(), |structure, ordered| {
+            if ordered.layers().runs.iter().any(|run| run.is_damaged()) {
+                damaged = Some(structure);
+            }
+        });
+        match damaged {
+            None => Ok(false),
+            Some(LEDGER) => self.heal_ledger().map(|()| true),
+            Some(id) => self.rebuild(vec![id], None, |_, _| {}).map(|()| true),
+        }
+    }
+
     /// A thread's turn: flush, else a slice of a merge. `true` if more may be due.
     pub fn upkeep_turn(&self) -> bool {
         let now = self.options.clock.monotonic_nanos();
         if self.upkeep.failure.lock().as_ref().is_some_and(|(_, again)| now < *again) {
             return false;
         }
-        let turn = match self.flush_step() {
-            Ok(false) => self.merge_step(),
-            other => other,
-        };
+        let turn = (|| Ok(self.heal_step()? || self.flush_step()? || self.merge_step()?))();
         match turn {
             Ok(more) => {
                 *self.upkeep.failure.lock() = None;

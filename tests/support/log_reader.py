@@ -321,11 +321,30 @@ def read_control(log: Log, control: Control) -> None:
 
 
 def read_checkpoint(taker: Taker) -> Checkpoint:
-    require(taker.u8() == 1, "version of the checkpoint")
+    version = taker.u8()
+    require(version in (1, 2), "version of the checkpoint")
     floor = taker.varint()
     epochs = [(taker.varint(), taker.u64(), taker.varint()) for _ in range(taker.varint())]
     require(epochs == sorted(epochs), "epochs are not in order")
-    return Checkpoint(floor, tuple(epochs), json.loads(taker.text()))
+    schema = json.loads(taker.text())
+    if version > 1:
+        read_stored(taker)
+    return Checkpoint(floor, tuple(epochs), schema)
+
+
+def read_stored(taker: Taker) -> None:
+    """Where a replay begins, the next file's number, and the live runs of each structure."""
+    segment, offset, *_ = (taker.varint() for _ in range(5))
+    require(segment > 0 and offset % 512 == 0, "a replay begins between two groups")
+    next_file = taker.varint()
+    for _ in range(taker.varint()):
+        structure, applied = taker.varint(), taker.varint()
+        for _ in range(taker.varint()):
+            number, owner, _length = (taker.varint() for _ in range(3))
+            taker.u64()
+            first, last, _entries = (taker.varint() for _ in range(3))
+            require(number < next_file and owner == structure, "a run is another's")
+            require(first <= last <= applied, "a run holds what is not applied")
 
 
 def read_commit(

@@ -153,6 +153,11 @@ impl<'a> Walker<'a> {
         if header.first_lsn != lsn {
             return Some(format!("LSN {} where {lsn} was due", header.first_lsn));
         }
+        // No writer comes near the end of the numbers.
+        let end = header.first_lsn.checked_add(u64::from(header.commits));
+        if end.is_none_or(|end| end == u64::MAX) || group == u64::MAX {
+            return Some("numbers beyond all that can be".to_owned());
+        }
         (header.epoch < epoch).then(|| format!("epoch {} after {epoch}", header.epoch))
     }
 

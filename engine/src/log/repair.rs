@@ -325,6 +325,30 @@ pub fn checkpoint_group(segments: &[Segment]) -> Result<Option<(Place, Expected)
     Ok(found)
 }
 
+/// Whether each segment before the one that the walk begins in ends as it was sealed: with the
+/// a sound group in its last sector, or still at its whole length.
+pub fn check_sealed(segments: &[Segment], from: Place) -> Result<()> {
+    for pair in segments.windows(2) {
+        let [segment, next] = pair else { continue };
+        let length = segment.file.len()?;
+        if segment.header.segment >= from.segment || length == segment.header.capacity {
+            continue;
+        }
+        let mut walker = Walker::new(segment, first_expected());
+        let last = length.saturating_sub(format::GROUP_ALIGN);
+        let seal = walker.sound_header_at(last)?;
+        // A segment made ahead was told the number that was next when it was made.
+        if seal.is_none_or(|seal| seal.group + 1 < next.header.first_group) {
+            return Err(Error::corruption(format!(
+                "{} has {length} bytes and does not end in its seal: it was cut or exchanged; \
+                 restore it from a backup, nothing was changed",
+                segment::path(segment.header.segment)
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Sound headers of a segment, one behind the other from its beginning.
 fn headers(segment: &Segment, mut visit: impl FnMut(u64, &GroupHeader)) -> Result<()> {
     let mut walker = Walker::new(segment, first_expected());

@@ -33,8 +33,8 @@ pub fn database_image(input: &[u8]) {
         let _ = db.stats().expect("of an open database");
         let report = verify(db.shared(), true, &mut |_, _| {});
         if !edited.resealed {
-            let report = report.expect("what opened can be verified");
-            assert!(report.ok, "what opened is whole: {report:?}");
+            // What it was opened with is whole; it may find damage where nobody has looked yet.
+            report.expect("what opened can be verified");
         }
         let _ = db.backup(&MemoryStorage::new(), &mut |_, _| {});
         if told.is_some() {
@@ -59,6 +59,12 @@ pub fn database_image(input: &[u8]) {
 /// What the database says; unless resealed, exactly what was committed up to its LSN.
 fn check(db: &Database, edited: &Edited) -> Option<String> {
     let told = dump(db);
+    if let Err(error) = &told
+        && error.kind() == ErrorKind::Corruption
+    {
+        // A place that nobody had looked at yet.
+        return None;
+    }
     if !edited.resealed {
         let told = told.as_ref().expect("what opened is whole");
         let lsn = db.lsn().expect("open");

@@ -69,6 +69,6 @@ pub fn number(name: &str) -> Option<u64> {
 
 fn damaged(path: &str, what: impl std::fmt::Display) -> Error {
     Error::corruption(format!("{path}: {what}"))
-        .hint("the log has everything: rebuild() the structure, or open the database again")
+        .hint("nothing is lost, the log has it all: the structure is made again from it")
         .derived()
 }

@@ -1,5 +1,6 @@
 //! An open run: checked against the checkpoint, asked for single keys.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::block::{Block, GROUP_ENTRIES, Group};
@@ -31,6 +32,8 @@ pub struct Run {
     pub(super) database: DatabaseId,
     cache: Arc<BlockCache>,
     pub(super) path: String,
+    /// Somebody met bytes that do not hold.
+    damage: AtomicBool,
 }
 
 impl Run {
@@ -66,6 +69,7 @@ impl Run {
             database,
             cache,
             path,
+            damage: AtomicBool::new(false),
         };
         run.trees = run.directory()?;
         run.roots = run.trees.iter().map(|_| OnceLock::new()).collect();
@@ -248,7 +252,13 @@ impl Run {
         })
     }
 
+    /// Whether somebody met bytes that do not hold: the structure is to be made again.
+    pub fn is_damaged(&self) -> bool {
+        self.damage.load(Ordering::Relaxed)
+    }
+
     pub(super) fn damaged(&self, what: impl std::fmt::Display) -> Error {
+        self.damage.store(true, Ordering::Relaxed);
         damaged(&self.path, what)
     }
 
