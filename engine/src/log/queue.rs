@@ -98,7 +98,8 @@ impl Group {
     }
 
     fn account(&mut self, structure: u32, bytes: usize) {
-        match self.shares.iter_mut().find(|share| share.structure == structure) {
+        let mut known = self.shares.iter_mut().filter(|share| share.cause == Cause::Log);
+        match known.find(|share| share.structure == structure) {
             Some(share) => share.bytes += bytes as u64,
             None => self.shares.push(Share::new(structure, Cause::Log, bytes)),
         }
@@ -338,6 +339,8 @@ impl Queue {
         let place = Place { segment: group.segment, offset };
         if kind == RecordKind::Checkpoint {
             group.checkpoint = Some(place);
+            let bytes = RECORD_HEADER_BYTES + body.len();
+            group.shares.push(Share::new(0, Cause::Checkpoint, bytes));
         }
         place
     }
