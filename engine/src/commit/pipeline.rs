@@ -127,6 +127,8 @@ pub struct Pipeline {
     /// Notified when a leader has put down its office.
     pub(super) settled: Condvar,
     pub(super) visible: AtomicU64,
+    /// Everything before this place, packed, is in the files.
+    pub(super) written: AtomicU64,
     /// Highest LSN any caller was told about.
     pub(super) acknowledged: AtomicU64,
     /// Callers that wait for the oldest group.
@@ -200,6 +202,7 @@ impl Pipeline {
             settled: Condvar::new(),
             work: Condvar::new(),
             visible: AtomicU64::new(start.durable),
+            written: AtomicU64::new(packed(durable_end.segment, durable_end.offset)),
             acknowledged: AtomicU64::new(start.durable),
             arrived: AtomicU32::new(0),
             syncs: AtomicU64::new(0),
@@ -456,6 +459,8 @@ impl Pipeline {
                         Place { segment: group.segment + 1, offset: SEGMENT_HEADER_BYTES as u64 }
                     }
                 };
+                let end = sequence.durable_end;
+                self.written.store(packed(end.segment, end.offset), Ordering::Release);
                 if let Some(place) = group.checkpoint {
                     sequence.checkpoint = place;
                 }
@@ -684,6 +689,10 @@ impl Pipeline {
 
     /// Reads bytes that are sequenced and not in the file yet.
     pub fn read_unsynced(&self, segment: u64, offset: u64, into: &mut [u8]) -> bool {
+        let end = packed(segment, offset + into.len() as u64);
+        if end <= self.written.load(Ordering::Acquire) {
+            return false;
+        }
         let sequence: MutexGuard<'_, Sequence> = self.sequence.lock();
         let flying = sequence.in_flight.as_ref();
         flying.is_some_and(|group| queue::read_group(group, segment, offset, into))
@@ -729,6 +738,11 @@ impl Sequence {
             }
         }
     }
+}
+
+/// A place in the log as one number, in the order of the log; offsets are below 2⁴⁰.
+fn packed(segment: u64, offset: u64) -> u64 {
+    segment << 40 | offset
 }
 
 fn record_bytes(body: &[u8]) -> usize {
