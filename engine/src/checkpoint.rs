@@ -13,7 +13,8 @@ use crate::codec::{Decoder, put_bytes, put_u64, put_varint};
 use crate::error::{Error, Result};
 use crate::log::Lsn;
 use crate::log::format::{Place, SEGMENT_HEADER_BYTES};
-use crate::log::reader::Expected;
+use crate::log::packed::DictionaryAt;
+use crate::log::reader::{ControlAt, Expected};
 use crate::ordered::run::RunInfo;
 use crate::schema::Schema;
 
@@ -22,6 +23,7 @@ const CHECKPOINT_VERSION: u8 = 2;
 const CHECKPOINT_VERSION_WITHOUT_RUNS: u8 = 1;
 const EPOCHS_MAX: usize = 1 << 16;
 const RUNS_MAX: usize = 1 << 16;
+const DICTIONARY_RECORD_BYTES_MAX: usize = 2 * crate::limits::DICTIONARY_BYTES_MAX;
 
 /// One writer's term: the random incarnation tells copies of a directory apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +78,8 @@ pub struct Checkpoint {
     /// No file with this number or a greater one was made yet.
     pub next_uid: u64,
     pub stored: Vec<Stored>,
+    /// The dictionaries before it in the log, by number.
+    pub dictionaries: Vec<DictionaryAt>,
 }
 
 impl Default for Checkpoint {
@@ -87,6 +91,7 @@ impl Default for Checkpoint {
             replay: Mark::first(),
             next_uid: 1,
             stored: Vec::new(),
+            dictionaries: Vec::new(),
         }
     }
 }
@@ -129,6 +134,12 @@ impl Checkpoint {
             put_varint(&mut out, stored.applied);
             put_varint(&mut out, stored.runs.len() as u64);
             stored.runs.iter().for_each(|run| run.encode(&mut out));
+        }
+        put_varint(&mut out, self.dictionaries.len() as u64);
+        for DictionaryAt { id, record: ControlAt { place, bytes, epoch } } in &self.dictionaries {
+            for number in [*id, place.segment, place.offset, u64::from(*bytes), *epoch] {
+                put_varint(&mut out, number);
+            }
         }
         out
     }
@@ -180,6 +191,16 @@ impl Checkpoint {
             }
             self.stored.push(Stored { structure, applied, runs });
         }
+        for _ in 0..decoder.count(crate::limits::DICTIONARIES_MAX)? {
+            let id = decoder.varint()?;
+            if id <= self.dictionaries.last().map_or(0, |last| last.id) {
+                return Err(Error::corruption("dictionaries out of order"));
+            }
+            let place = Place { segment: decoder.varint()?, offset: decoder.varint()? };
+            let bytes = decoder.count(DICTIONARY_RECORD_BYTES_MAX)? as u32;
+            let record = ControlAt { place, bytes, epoch: decoder.varint()? };
+            self.dictionaries.push(DictionaryAt { id, record });
+        }
         Ok(())
     }
 }
@@ -191,6 +212,11 @@ mod tests {
     fn run(uid: u64) -> RunInfo {
         let (first_lsn, last_lsn) = (uid * 10, uid * 10 + 9);
         RunInfo { uid, structure: 3, bytes: 4_096, root: 5, first_lsn, last_lsn, entries: 6 }
+    }
+
+    fn dictionary(id: u64) -> DictionaryAt {
+        let place = Place { segment: 2, offset: 1_000 * id };
+        DictionaryAt { id, record: ControlAt { place, bytes: 30_000, epoch: 2 } }
     }
 
     #[test]
@@ -206,6 +232,7 @@ mod tests {
                 Stored { structure: 3, applied: 80, runs: vec![run(7), run(2)] },
             ],
             next_uid: 9,
+            dictionaries: vec![dictionary(1), dictionary(3)],
             ..Checkpoint::default()
         };
         let bytes = checkpoint.encode();

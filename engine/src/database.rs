@@ -11,6 +11,7 @@ use crate::backup;
 use crate::checkpoint::{Checkpoint, Epoch};
 use crate::clock::{Clock, Micros};
 use crate::commit::pipeline::{Pipeline, Start};
+use crate::compression::{Dictionaries, Figures, Packer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flush::Files;
 use crate::latency::Latency;
@@ -48,6 +49,8 @@ pub struct Shared {
     epoch: Epoch,
     txn_count: AtomicU64,
     logical_bytes: AtomicU64,
+    /// Compresses what is committed, where that is asked for.
+    pub packer: Option<Packer>,
     commit_latency: Latency,
     closed: AtomicBool,
     /// Held while closing; whether it was done.
@@ -112,7 +115,9 @@ impl Database {
         };
         let (segments_too, epochs_too) = (Arc::clone(&segments), Arc::clone(&epochs));
         let reader = PointReader { database: log.0, segments: segments_too, epochs: epochs_too };
-        let values = Values::new(reader, options.memory_bytes / 4);
+        let level = options.compression.as_ref().map_or(0, |zstd| zstd.level);
+        let dictionaries = Dictionaries::new(reader.clone(), level);
+        let values = Values::new(reader, dictionaries, options.memory_bytes / 4);
         let now = Arc::new(OnceLock::<Weak<Pipeline>>::new());
         let engine_now = engine_time(&now, &options.clock);
         let keeps_all = options.history_micros.is_none();
@@ -190,7 +195,13 @@ impl Database {
         store.values.attach(Box::new(move |segment, offset, into| {
             unsynced.upgrade().is_some_and(|log| log.read_unsynced(segment, offset, into))
         }));
+        let writes = options.mode == Mode::ReadWrite;
+        let packer =
+            options.compression.clone().filter(|_| writes).map(|zstd| {
+                Packer::new(zstd, &store.values.dictionaries, options.random.next_u64())
+            });
         let shared = Arc::new(Shared {
+            packer,
             options,
             storage,
             meter,
@@ -585,7 +596,11 @@ impl Shared {
     /// One step of any kind, for those who run without threads.
     pub fn any_step(&self) -> Result<bool> {
         let stepped = self.step()?;
-        Ok(stepped || self.heal_step()? || self.flush_step()? || self.merge_step()?)
+        Ok(stepped
+            || self.heal_step()?
+            || self.flush_step()?
+            || self.merge_step()?
+            || self.train_step()?)
     }
 
     fn stats(&self) -> Result<Stats> {
@@ -609,6 +624,8 @@ impl Shared {
             let runs = layers.runs.iter().map(|run| run.info());
             files.extend(runs.map(|info| (run::path(info.uid), info.bytes)));
         });
+        let dictionaries = self.store.values.dictionaries.count() as u64;
+        let packed = self.packer.as_ref().map_or_else(Figures::default, Packer::figures);
         let (active, sealed) = self.store.memtable_bytes();
         let memory = BTreeMap::from([
             ("values", self.store.values.memory_bytes() as u64),
@@ -621,6 +638,7 @@ impl Shared {
             durable_lsn: self.pipeline.durable(),
             commits: self.pipeline.commits(),
             syncs: self.pipeline.syncs(),
+            compression: Figures { dictionaries, ..packed },
             logical_bytes: self.logical_bytes.load(Ordering::Relaxed),
             physical_bytes: self.meter.total(),
             by: by.collect(),

@@ -20,7 +20,7 @@ use crate::ordered::merge::{self, Keep, Target};
 use crate::ordered::run::{self, BlockCache, Run, RunInfo};
 use crate::ordered::{Entry, MASKS, Ordered};
 use crate::schema::{Kind, Structure, StructureId};
-use crate::storage::Storage;
+use crate::storage::{File, Storage};
 use crate::store::{Catalog, Store};
 
 /// The files of runs: their directory, their numbers, and what is held of their blocks in memory.
@@ -149,12 +149,14 @@ pub fn write_sealed(files: &Files, store: &Store, catalog: &Catalog, upto: Lsn) 
         let runs = write_one(files, &known.ordered, structure.id, known.applied(), &rules)?;
         written.runs.push((&known.ordered, runs));
     }
-    let wrote = written.runs.iter().any(|(_, runs)| runs.iter().any(Option::is_some));
+    let mut all = written.runs.iter().flat_map(|(_, runs)| runs.iter().flatten());
+    let wrote = all.clone().next().is_some();
+    all.try_for_each(|run| run.file.sync())?;
     if wrote {
         files.sync_names()?;
     }
     for (ordered, runs) in std::mem::take(&mut written.runs) {
-        runs.into_iter().for_each(|run| ordered.install_flush(run));
+        runs.into_iter().for_each(|run| ordered.install_flush(run.map(|run| run.run)));
     }
     store.ledger.set_applied(upto);
     catalog.structures.values().for_each(|known| known.set_applied(upto));
@@ -164,13 +166,19 @@ pub fn write_sealed(files: &Files, store: &Store, catalog: &Catalog, upto: Lsn) 
 /// Runs that are not in use yet; their files go with it.
 struct Written<'a> {
     files: &'a Files,
-    runs: Vec<(&'a Ordered, Vec<Option<Arc<Run>>>)>,
+    runs: Vec<(&'a Ordered, Vec<Option<Unsynced>>)>,
+}
+
+/// A run that was written and can be read, and its file, which is to be synced.
+struct Unsynced {
+    run: Arc<Run>,
+    file: Arc<dyn File>,
 }
 
 impl Drop for Written<'_> {
     fn drop(&mut self) {
         let runs = self.runs.iter().flat_map(|(_, runs)| runs.iter().flatten());
-        runs.for_each(|run| self.files.discard(run.info().uid));
+        runs.for_each(|written| self.files.discard(written.run.info().uid));
     }
 }
 
@@ -186,8 +194,10 @@ pub fn write_apart(
         let known = catalog.structure(*id);
         known.ordered.seal(upto);
         let rules = Rules::new(store, &known.ordered, catalog.schema.by_id(*id));
-        let runs = write_one(files, &known.ordered, *id, known.applied(), &rules)?;
-        runs.into_iter().for_each(|run| known.ordered.install_flush(run));
+        for run in write_one(files, &known.ordered, *id, known.applied(), &rules)? {
+            run.iter().try_for_each(|run| run.file.sync())?;
+            known.ordered.install_flush(run.map(|run| run.run));
+        }
         known.set_applied(upto);
     }
     files.sync_names()
@@ -201,7 +211,7 @@ fn write_one(
     structure: StructureId,
     applied: Lsn,
     rules: &Rules<'_>,
-) -> Result<Vec<Option<Arc<Run>>>> {
+) -> Result<Vec<Option<Unsynced>>> {
     let layers = ordered.layers();
     let mut first = applied + 1;
     let mut runs = Vec::new();
@@ -214,7 +224,7 @@ fn write_one(
             let flushed =
                 rules.apply(bottom, |keep| merge::flush(ordered, memtable, lsns, target, keep))?;
             match flushed {
-                Some(info) => files.open(&info).map(Some),
+                Some((info, file)) => Ok(Some(Unsynced { run: files.open(&info)?, file })),
                 None => {
                     files.discard(target.uid);
                     Ok(None)
@@ -224,7 +234,8 @@ fn write_one(
         match written {
             Ok(run) => runs.push(run),
             Err(error) => {
-                runs.iter().flatten().for_each(|run: &Arc<Run>| files.discard(run.info().uid));
+                let written: Written<'_> = Written { files, runs: vec![(ordered, runs)] };
+                drop(written);
                 return Err(error);
             }
         }

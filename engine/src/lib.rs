@@ -26,6 +26,8 @@ pub mod vector;
 // What a database holds, and how it is read and changed.
 pub mod schema;
 
+pub mod compression;
+
 pub mod batch;
 pub mod checkpoint;
 pub mod ledger;

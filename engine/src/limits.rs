@@ -31,5 +31,11 @@ pub const GRAPH_DEPTH_MAX: usize = 64;
 pub const CONFLICT_KEYS_MAX: usize = 1 << 20;
 /// How long a cursor or snapshot may pin old versions, in microseconds (one hour).
 pub const SNAPSHOT_LEASE_MICROS: i64 = 3_600_000_000;
+/// Values of fewer bytes are not compressed.
+pub const COMPRESSED_BYTES_MIN: usize = 64;
+/// One dictionary that values are compressed with.
+pub const DICTIONARY_BYTES_MAX: usize = 128 << 10;
+/// Dictionaries of one database.
+pub const DICTIONARIES_MAX: usize = 8;
 /// Values of at least this many bytes carry a checksum of their own and are read by pointer.
 pub const VALUE_CHECKSUM_BYTES_MIN: usize = 32;

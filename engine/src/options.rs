@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::clock::{Clock, Random, SystemClock, SystemRandom};
+use crate::error::{Error, Result};
 use crate::limits;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,39 @@ pub enum Mode {
     Read,
 }
 
+/// How values are compressed, and when a dictionary for them is trained.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zstd {
+    pub level: i32,
+    pub dictionary_bytes: usize,
+    /// The first dictionary is trained once so many values, or bytes of them, were committed.
+    pub train_values: u64,
+    pub train_bytes: u64,
+    /// What is kept of them to train it from.
+    pub sample_bytes_max: usize,
+}
+
+impl Default for Zstd {
+    fn default() -> Self {
+        Self {
+            level: 3,
+            dictionary_bytes: 64 << 10,
+            train_values: 1_000,
+            train_bytes: 256 << 10,
+            sample_bytes_max: 1 << 20,
+        }
+    }
+}
+
+/// `None`: values are stored as they are.
+pub fn parse_compression(text: Option<&str>) -> Result<Option<Zstd>> {
+    match text {
+        None => Ok(None),
+        Some("zstd") => Ok(Some(Zstd::default())),
+        Some(other) => Err(Error::argument(format!("compression {other:?} is not \"zstd\""))),
+    }
+}
+
 #[derive(Clone)]
 pub struct Options {
     pub mode: Mode,
@@ -34,6 +68,9 @@ pub struct Options {
     /// How long superseded versions are kept, in microseconds; `None`: for ever.
     pub history_micros: Option<i64>,
     pub waf_budget: Option<f64>,
+    /// Whether and how documents and raw values are compressed from now on; what is stored can be
+    /// read whatever this says.
+    pub compression: Option<Zstd>,
     /// The first segment's size; later ones double up to the greatest.
     pub segment_bytes_min: u64,
     pub segment_bytes_max: u64,
@@ -56,6 +93,7 @@ impl Default for Options {
             fan_out: 8,
             history_micros: None,
             waf_budget: None,
+            compression: None,
             segment_bytes_min: 1 << 20,
             segment_bytes_max: 256 << 20,
             lease_micros: limits::SNAPSHOT_LEASE_MICROS,

@@ -124,10 +124,12 @@ impl Shared {
                     Step::End => break,
                     Step::Bad(error) => return Err(error),
                 };
-                for record in &group.records {
-                    match record {
-                        Record::Commit(commit) if commit.lsn <= newest => visit(commit, newest)?,
-                        _ => {}
+                for record in group.records {
+                    if let Record::Commit(mut commit) = record
+                        && commit.lsn <= newest
+                    {
+                        self.store.values.unpack(&mut commit)?;
+                        visit(&commit, newest)?;
                     }
                 }
             }

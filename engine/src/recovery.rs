@@ -17,8 +17,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::flush::{self, Files};
 use crate::ledger::{LEDGER, Ledger};
 use crate::log::Lsn;
-use crate::log::format::{DatabaseId, Place, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader};
-use crate::log::reader::{Epochs, Expected, GroupRead};
+use crate::log::format::{
+    DatabaseId, Place, RECORD_HEADER_BYTES, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader,
+};
+use crate::log::packed::{self, DictionaryAt};
+use crate::log::reader::{ControlAt, Epochs, Expected, GroupRead};
 use crate::log::record::{Commit, Record};
 use crate::log::repair::{self, End, Found};
 use crate::log::segment::{self, LOG_DIR, Segment};
@@ -290,6 +293,7 @@ fn replay(
     repair::check_sealed(&found.segments, mark.place)?;
     store.raise_floor(checkpoint.floor);
     store.publish(store.ledger.applied());
+    checkpoint.dictionaries.iter().for_each(|known| store.values.dictionaries.add(*known));
     let mut replay = Replay {
         store,
         epochs,
@@ -325,9 +329,15 @@ impl Replay<'_> {
         self.epochs.add(group.header.epoch, group.header.first_lsn);
         for record in group.records {
             match record {
-                Record::Commit(commit) => self.commit(&commit)?,
-                Record::Control { kind, time, body, .. } => {
+                Record::Commit(mut commit) => {
+                    self.store.values.unpack(&mut commit)?;
+                    self.commit(&commit)?;
+                }
+                Record::Control { kind, time, body, place } => {
                     self.time = self.time.max(time);
+                    if kind == RecordKind::Dictionary {
+                        self.dictionary(&body, place, group.header.epoch)?;
+                    }
                     // The newest one was taken up before.
                     if kind == RecordKind::Checkpoint && self.whole {
                         self.adopt(Checkpoint::decode(&body)?);
@@ -352,6 +362,19 @@ impl Replay<'_> {
         Ok(())
     }
 
+    /// One behind the checkpoint, or every one where all of the log is replayed.
+    fn dictionary(&mut self, body: &[u8], place: Place, epoch: u64) -> Result<()> {
+        let (id, _) = packed::decode_dictionary(body)?;
+        let bytes = (RECORD_HEADER_BYTES + body.len()) as u32;
+        let found = DictionaryAt { id, record: ControlAt { place, bytes, epoch } };
+        let known = &mut self.checkpoint.dictionaries;
+        if known.last().is_none_or(|last| last.id < id) {
+            known.push(found);
+            self.store.values.dictionaries.add(found);
+        }
+        Ok(())
+    }
+
     fn adopt(&mut self, checkpoint: Checkpoint) {
         let known = self.store.catalog();
         if known.schema != checkpoint.schema {
@@ -363,7 +386,8 @@ impl Replay<'_> {
         self.store.raise_floor(checkpoint.floor);
         // Its files are of no use here, and neither is its place to replay from.
         let (stored, replay) = (Vec::new(), Mark::first());
-        self.checkpoint = Checkpoint { stored, replay, ..checkpoint };
+        let dictionaries = std::mem::take(&mut self.checkpoint.dictionaries);
+        self.checkpoint = Checkpoint { stored, replay, dictionaries, ..checkpoint };
     }
 }
 

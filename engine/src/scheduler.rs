@@ -25,11 +25,12 @@ struct Signal {
 }
 
 /// The background threads of a database: one takes the short steps, one flushes and merges, one
-/// leads the log's groups while committers come in company.
+/// leads the log's groups while committers come in company; with compression, one trains.
 pub struct Scheduler {
     signal: Arc<Signal>,
     steps: Mutex<Option<JoinHandle<()>>>,
     upkeep: Mutex<Option<JoinHandle<()>>>,
+    training: Mutex<Option<JoinHandle<()>>>,
     log: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -37,7 +38,9 @@ impl Scheduler {
     pub fn start(shared: Weak<Shared>, pipeline: Arc<Pipeline>) -> Result<Self> {
         let signal = Arc::<Signal>::default();
         let theirs = Arc::clone(&signal);
-        let keeper = Weak::clone(&shared);
+        let trainers = Arc::clone(&signal);
+        let (keeper, learner) = (Weak::clone(&shared), Weak::clone(&shared));
+        let compresses = shared.upgrade().is_some_and(|shared| shared.packer.is_some());
         let steps = spawn("waferdb-steps", move || {
             while !wait(&theirs) {
                 let Some(shared) = shared.upgrade() else { return };
@@ -45,9 +48,19 @@ impl Scheduler {
             }
         })?;
         let upkeep = spawn("waferdb-upkeep", move || keep_up(&keeper))?;
+        let training = compresses.then(|| {
+            spawn("waferdb-training", move || {
+                while !wait(&trainers) {
+                    let Some(shared) = learner.upgrade() else { return };
+                    // What goes wrong is tried again with later values, or told by the log.
+                    let _ = shared.train_step();
+                }
+            })
+        });
+        let training = Mutex::new(training.transpose()?);
         let log = spawn("waferdb-log", move || pipeline.serve())?;
         let [steps, upkeep, log] = [steps, upkeep, log].map(|thread| Mutex::new(Some(thread)));
-        Ok(Self { signal, steps, upkeep, log })
+        Ok(Self { signal, steps, upkeep, training, log })
     }
 
     /// Ends the threads that take steps, and waits for them; idempotent.
@@ -57,6 +70,7 @@ impl Scheduler {
         shared.upkeep.stop();
         join(&self.steps);
         join(&self.upkeep);
+        join(&self.training);
     }
 
     /// Waits for the log's thread, which ends when its pipeline is closed.

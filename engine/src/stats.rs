@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::compression::Figures;
 use crate::latency::Quantiles;
 use crate::log::Lsn;
 use crate::propagation::Policy;
@@ -29,6 +30,8 @@ pub struct Stats {
     pub durable_lsn: Lsn,
     pub commits: u64,
     pub syncs: u64,
+    /// What became of values that were tried to be compressed.
+    pub compression: Figures,
     /// Unique payload bytes handed in.
     pub logical_bytes: u64,
     /// Bytes the storage layer was asked to write.

@@ -530,6 +530,7 @@ impl Transaction {
         }
         self.shared.make_room()?;
         self.draw_salt();
+        self.compress();
         let ticket = loop {
             // Pinned until it is sequenced: what its checks rely on is not pruned meanwhile.
             let newest = match self.mode {
@@ -560,6 +561,15 @@ impl Transaction {
             txn: self.txn(),
         };
         Ok((receipt, Some(baton)))
+    }
+
+    /// The frames as they will lie in the log: off every lock but the transaction's own.
+    fn compress(&self) {
+        let Some(packer) = &self.shared.packer else { return };
+        let mut batch = self.batch.write();
+        if let Some(packed) = packer.pack(&batch.frames) {
+            batch.frames = packed;
+        }
     }
 
     /// The digests in the audit leaf are salted; they are computed when the commit is applied, off

@@ -13,11 +13,15 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use crate::checkpoint::Mark;
+use crate::compression::Packer;
 use crate::database::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flush::{self, Rules};
 use crate::ledger::LEDGER;
-use crate::log::format::RecordKind;
+use crate::limits;
+use crate::log::format::{RECORD_HEADER_BYTES, RecordKind};
+use crate::log::packed::DictionaryAt;
+use crate::log::reader::ControlAt;
 use crate::options::Mode;
 use crate::ordered::Ordered;
 use crate::ordered::merge::{self, Merge};
@@ -332,7 +336,8 @@ impl Shared {
         let Merging { uid, owner, merge, .. } = merging;
         let inputs = merge.inputs.clone();
         let finished = merge.finish().and_then(|info| match info {
-            Some(info) => {
+            Some((info, file)) => {
+                file.sync()?;
                 let run = self.files.open(&info)?;
                 self.files.sync_names()?;
                 Ok(Some(run))
@@ -348,6 +353,31 @@ impl Shared {
         inputs.iter().for_each(|input| self.files.discard(input.info().uid));
         self.count_runs();
         Ok(())
+    }
+
+    /// One background step: a dictionary that is due is trained, made durable, and used from then
+    /// on. `true` if there was one.
+    pub fn train_step(&self) -> Result<bool> {
+        let Some(packer) = &self.packer else { return Ok(false) };
+        let full = || self.checkpoint.read().dictionaries.len() >= limits::DICTIONARIES_MAX;
+        if full() {
+            return Ok(false);
+        }
+        let Some(dictionary) = packer.train() else { return Ok(false) };
+        // Any checkpoint that does not list it lies before it, and so does where it replays from.
+        let _changing = self.upkeep.changing.lock();
+        let id = self.checkpoint.read().dictionaries.last().map_or(1, |last| last.id + 1);
+        let Some(body) = Packer::record(id, &dictionary).filter(|_| !full()) else {
+            return Ok(false);
+        };
+        let place = self.pipeline.control(RecordKind::Dictionary, &body)?;
+        let bytes = (RECORD_HEADER_BYTES + body.len()) as u32;
+        let record = ControlAt { place, bytes, epoch: self.pipeline.epoch() };
+        let known = DictionaryAt { id, record };
+        self.checkpoint.write().dictionaries.push(known);
+        self.store.values.dictionaries.add(known);
+        packer.adopt(&self.store.values.dictionaries);
+        Ok(true)
     }
 
     /// One background step: a structure of which somebody met a damaged file is made again.
@@ -371,7 +401,12 @@ impl Shared {
         if self.upkeep.failure.lock().as_ref().is_some_and(|(_, again)| now < *again) {
             return false;
         }
-        let turn = (|| Ok(self.heal_step()? || self.flush_step()? || self.merge_step()?))();
+        let turn = (|| {
+            Ok(self.heal_step()?
+                || self.flush_step()?
+                || self.merge_step()?
+                || self.train_step()?)
+        })();
         match turn {
             Ok(more) => {
                 *self.upkeep.failure.lock() = None;

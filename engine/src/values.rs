@@ -1,10 +1,12 @@
-//! Values by slot: inline ones at once, stored ones from the log, through a bounded cache.
+//! Values by slot: inline ones at once, stored ones from the log, through a bounded cache, which
+//! holds them as they were given.
 
 use std::sync::Arc;
 
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
+use crate::compression::{self, Dictionaries};
 use crate::error::Result;
 use crate::log::Pointer;
 use crate::log::reader::PointReader;
@@ -28,15 +30,17 @@ pub type Unsynced = Box<dyn Fn(u64, u64, &mut [u8]) -> bool + Send + Sync>;
 
 pub struct Values {
     reader: PointReader,
+    pub dictionaries: Dictionaries,
     cache: Cache<(u64, u64), Arc<[u8]>, ByBytes>,
     unsynced: std::sync::OnceLock<Unsynced>,
 }
 
 impl Values {
-    pub fn new(reader: PointReader, cache_bytes: u64) -> Self {
+    pub fn new(reader: PointReader, dictionaries: Dictionaries, cache_bytes: u64) -> Self {
         let items = (cache_bytes / 512).clamp(64, 1 << 20) as usize;
         Self {
             reader,
+            dictionaries,
             cache: Cache::with_weighter(items, cache_bytes, ByBytes),
             unsynced: std::sync::OnceLock::new(),
         }
@@ -82,7 +86,14 @@ impl Values {
     }
 
     fn from_log(&self, pointer: &Pointer) -> Result<Vec<u8>> {
-        self.reader.value(pointer, |segment, offset, into| self.unsynced(segment, offset, into))
+        let unsynced = |segment, offset, into: &mut [u8]| self.unsynced(segment, offset, into);
+        let (stored, packed) = self.reader.value(pointer, unsynced)?;
+        if !packed {
+            return Ok(stored);
+        }
+        self.dictionaries.value(&stored).map_err(|error| {
+            error.context(format!("the value of LSN {} cannot be read, others can", pointer.lsn))
+        })
     }
 
     /// Keeps the values of a commit that was just written: they are likely to be read soon, and
@@ -113,7 +124,16 @@ impl Values {
     }
 
     pub fn commit(&self, pointer: &Pointer) -> Result<Commit> {
-        self.reader.commit(pointer, |segment, offset, into| self.unsynced(segment, offset, into))
+        let unsynced = |segment, offset, into: &mut [u8]| self.unsynced(segment, offset, into);
+        let mut commit = self.reader.commit(pointer, unsynced)?;
+        self.unpack(&mut commit)?;
+        Ok(commit)
+    }
+
+    /// Makes the values of a commit that was just read be there as they were given.
+    pub fn unpack(&self, commit: &mut Commit) -> Result<()> {
+        compression::unpack(&mut commit.frames, &self.dictionaries)
+            .map_err(|error| error.context(format!("LSN {}", commit.lsn)))
     }
 
     pub fn memory_bytes(&self) -> usize {

@@ -118,6 +118,7 @@ smoke! {
     merkle_proof 200;
     database_image 60;
     run 500;
+    compressed_value 300;
 }
 
 #[test]

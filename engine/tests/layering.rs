@@ -15,6 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("apart", &["log", "propagation"]),
     ("apart", &["audit", "commit", "marker", "ordered", "snapshot", "vector"]),
     ("apart", &["schema"]),
+    ("apart", &["compression"]),
     ("apart", &["batch", "checkpoint", "ledger", "lookup", "stats", "values"]),
     ("apart", &["context", "events", "graph", "rows", "vectors"]),
     ("apart", &["cache", "merge_iterator", "backup"]),
@@ -46,6 +47,7 @@ const ORDERED_MAY_NAME: &[&str] = &["Lsn", "Pointer", "format"];
 const BANS: &[(&str, &[&str])] = &[
     ("std::fs", &["engine/src/storage/disk/"]),
     ("rustix::fs", &["engine/src/storage/disk/"]),
+    ("zstd::", &["engine/src/compression/"]),
     ("usearch", &["engine/src/vector/graph"]),
     ("pyo3", &["engine/_core/"]),
     ("thread::spawn", &["engine/src/scheduler.rs"]),

@@ -3,16 +3,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use support::workload::{options, schema};
-use waferdb::clock::ManualClock;
+use waferdb::clock::{ManualClock, SeededRandom};
 use waferdb::database::Database;
+use waferdb::options::Options;
+use waferdb::schema::Schema;
 use waferdb::storage::simulated::{Operation, OperationKind, SimulatedStorage};
 use waferdb::transaction::{Mode, Precondition, TransactionOptions};
+
+const SCHEMA: &str = r#"{"structures":[{"name":"blobs","kind":"rows","codec":"raw"},
+{"name":"events","kind":"events"},{"name":"audit","kind":"audit"},
+{"name":"context","kind":"context"}]}"#;
 
 /// Bytes of writes to files of one directory.
 fn written(history: &[Operation], directory: &str) -> u64 {
@@ -23,18 +26,25 @@ fn written(history: &[Operation], directory: &str) -> u64 {
 #[test]
 fn every_byte_is_in_one_account() {
     let storage = SimulatedStorage::new(7);
-    let clock = Arc::new(ManualClock::new(1_700_000_000_000_000));
-    let opened =
-        Database::open(Arc::new(storage.clone()), options(clock, 7), Some(schema(false)));
-    let db = opened.unwrap();
-    // What creating a database writes before it is metered by anybody: nothing.
+    let options = Options {
+        background: false,
+        memtable_bytes: 24 << 10,
+        fan_out: 3,
+        segment_bytes_min: 16 << 10,
+        segment_bytes_max: 32 << 10,
+        clock: Arc::new(ManualClock::new(1_700_000_000_000_000)),
+        random: Arc::new(SeededRandom::new(7)),
+        ..Options::default()
+    };
+    let declared = Schema::from_json(SCHEMA).unwrap();
+    let db = Database::open(Arc::new(storage.clone()), options, Some(declared)).unwrap();
     for number in 0..400_u32 {
         let mut tx = db.begin(Mode::Transaction, TransactionOptions::default()).unwrap();
         let key = format!("key {}", number % 90);
         let row = [&[0xC4, 60][..], &[number as u8; 60]].concat();
-        tx.put(2, key.as_bytes(), &row, Precondition::default()).unwrap();
-        tx.append(4, "seen", Some(&[0xC0]), Some(key.as_bytes())).unwrap();
-        tx.context_set(8, "scope", &key, &[0xC3]).unwrap();
+        tx.put(1, key.as_bytes(), &row, Precondition::default()).unwrap();
+        tx.append(2, "seen", Some(&[0xC0]), Some(key.as_bytes())).unwrap();
+        tx.context_set(4, "scope", &key, &[0xC3]).unwrap();
         tx.commit().unwrap();
         while db.step().unwrap() {}
     }

@@ -1,9 +1,13 @@
 //! Makes the committed seeds; small, and one for each thing its parser tells apart.
 
+use waferdb::batch::Batch;
 use waferdb::checkpoint::{Checkpoint, Epoch, Stored};
 use waferdb::codec::msgpack::Scalar;
 use waferdb::codec::order;
-use waferdb::log::format::{self, RECORD_HEADER_BYTES, RecordKind, SegmentHeader};
+use waferdb::compression::{Contexts, Packer};
+use waferdb::log::format::{self, Place, RECORD_HEADER_BYTES, RecordKind, SegmentHeader};
+use waferdb::log::packed::DictionaryAt;
+use waferdb::log::reader::ControlAt;
 use waferdb::log::record::{
     self, Codec, CommitHead, EncodedHead, Frames, NewOp, NewValue, OpKind, Priority, RecordPlace,
     TxnId, ValueAt,
@@ -29,6 +33,7 @@ pub fn of(target: &str) -> Vec<Seed> {
         "merkle_proof" => proofs(),
         "database_image" => edits(4),
         "run" => runs(),
+        "compressed_value" => compressed_values(),
         _ => panic!("no seeds are made for {target}"),
     }
 }
@@ -111,8 +116,46 @@ fn some_frames() -> Frames {
     frames
 }
 
+/// Texts, the second one twice, as a writer that compresses stores them.
+fn packed_frames() -> Frames {
+    let mut batch = Batch::default();
+    for (key, times) in [(b"a", 3), (b"b", 9), (b"c", 9)] {
+        let value = TEXT.repeat(times);
+        let value = Some((Codec::Raw, &value[..]));
+        batch.push(OpKind::Put, 1, key, b"", value).expect("within the limits");
+    }
+    let contexts = Contexts::new(Vec::new(), 3);
+    let packed = contexts
+        .with_compressor(|one| batch.frames.packed(|_, plain, out| one.pack(0, plain, out)));
+    packed.expect("a context")
+}
+
+const TEXT: &[u8] = b"Ann prefers email over Slack. ";
+
+/// A dictionary, a value with it, one without, and a dictionary record's body.
+fn compressed_values() -> Vec<Seed> {
+    let packed = |dictionary: &[u8], value: &[u8]| {
+        let contexts = Contexts::new(dictionary.to_vec(), 3);
+        let mut out = Vec::new();
+        contexts.with_compressor(|one| one.pack(1, value, &mut out));
+        [&(dictionary.len() as u16).to_le_bytes()[..], dictionary, &out].concat()
+    };
+    let body = Packer::record(1, &TEXT.repeat(9)).expect("it is smaller");
+    let record = [&(body.len() as u16).to_le_bytes()[..], &body].concat();
+    vec![
+        ("with", packed(TEXT, b"Bob prefers email over Slack. Ann prefers Slack over email, too.")),
+        ("without", packed(b"", &TEXT.repeat(40))),
+        ("run_length", packed(b"", &[7; 200_000])),
+        ("record", record),
+        ("plain", [&[0, 0][..], &TEXT.repeat(20)].concat()),
+    ]
+}
+
 fn commit(salted: bool) -> Vec<u8> {
-    let frames = some_frames();
+    sealed(some_frames(), salted)
+}
+
+fn sealed(frames: Frames, salted: bool) -> Vec<u8> {
     let head = EncodedHead::new(&head(salted), frames.ops.len());
     let mut bytes = vec![0; RECORD_HEADER_BYTES];
     bytes.extend_from_slice(&head.bytes);
@@ -127,6 +170,7 @@ fn records() -> Vec<Seed> {
     vec![
         ("commit", [&[0][..], &commit(false)].concat()),
         ("commit_resealed", [&[1][..], &commit(true)].concat()),
+        ("compressed_resealed", [&[1][..], &sealed(packed_frames(), false)].concat()),
         ("control", [&[0][..], &control].concat()),
         ("control_resealed", [&[1][..], &control].concat()),
     ]
@@ -239,10 +283,10 @@ fn checkpoints() -> Vec<Seed> {
         entries: 40,
     };
     let stored = vec![Stored { structure: 3, applied: 80, runs: vec![run(9), run(2)] }];
-    vec![
-        ("empty", Checkpoint::default().encode()),
-        ("full", Checkpoint { epochs, floor: 12, schema, stored, ..Default::default() }.encode()),
-    ]
+    let record = ControlAt { place: Place { segment: 1, offset: 700 }, bytes: 3_000, epoch: 1 };
+    let dictionaries = vec![DictionaryAt { id: 1, record }];
+    let full = Checkpoint { epochs, floor: 12, schema, stored, dictionaries, ..Default::default() };
+    vec![("empty", Checkpoint::default().encode()), ("full", full.encode())]
 }
 
 fn schemas() -> Vec<Seed> {

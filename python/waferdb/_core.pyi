@@ -39,6 +39,7 @@ class Engine:
         memtable: int | None,  # None: 64 MiB, at most a quarter of the memory
         history: int | None,
         waf_budget: float | None,
+        compression: str | None,  # "zstd"; None: values are stored as they are
         embedder: str | None,  # JSON identity of the embedder, checked against the stored one
     ) -> Engine: ...
     def schema(self) -> str: ...  # JSON: the stored schema in force, with ids

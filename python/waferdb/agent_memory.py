@@ -86,7 +86,8 @@ class AgentMemory(Database):
         embedder: makes vectors of texts; by default `WordLlama()` (`pip install
             'waferdb[embed]'`), loaded when first needed. A database remembers its embedder's name
             and dim and raises `SchemaError` for another.
-        mode, durability, memory, memtable, waf_budget, history, create: as for `Database`.
+        mode, durability, memory, memtable, waf_budget, compression, history, create: as for
+            `Database`.
     """
 
     facts = Rows(indexes=["user", "topic", ("user", "time")])
@@ -106,6 +107,7 @@ class AgentMemory(Database):
         memory: units.Size = "256MiB",
         memtable: units.Size | None = None,
         waf_budget: float | None = None,
+        compression: Literal["zstd"] | None = None,
         history: units.Duration | None = None,
         create: bool = True,
     ) -> None:
@@ -119,6 +121,7 @@ class AgentMemory(Database):
             memory=memory,
             memtable=memtable,
             waf_budget=waf_budget,
+            compression=compression,
             history=history,
             create=create,
             _embedder=identity,

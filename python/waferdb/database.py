@@ -50,6 +50,7 @@ __all__ = ["Database", "DynamicDatabase", "Priority", "open"]
 T = TypeVar("T")
 Priority = Literal["critical", "routine", "background"]
 Durability = Literal["sync", "async"]
+Compression = Literal["zstd"]
 Progress = Callable[[int, int], None]
 
 _new = object.__new__
@@ -65,8 +66,10 @@ class Database:
     or "r" (many readers, nothing is written at all). `durability` is "sync", or "async": commits
     are acknowledged once in the log's buffer and durable within 100 ms or at `flush()`. `memory` is
     the budget of buffers and caches (a size), `memtable` the part of it for what is not yet in
-    files (by default 64 MiB, at most a quarter), `waf_budget` a bound on write amplification,
-    `history` how long superseded versions are kept (a duration; None: for ever). With
+    files (by default 64 MiB, at most a quarter), `waf_budget` a bound on write amplification.
+    `compression="zstd"` compresses documents, payloads and raw values of 64 bytes or more from now
+    on, each by itself, without loss; what is stored can be read whatever the option. `history` is
+    how long superseded versions are kept (a duration; None: for ever). With
     `create=False` a missing database is a `FileNotFoundError`.
 
     Raises `SchemaError` if the declaration differs from what is stored, `LockedError` naming the
@@ -124,6 +127,7 @@ class Database:
         memory: units.Size = "256MiB",
         memtable: units.Size | None = None,
         waf_budget: float | None = None,
+        compression: Compression | None = None,
         history: units.Duration | None = None,
         create: bool = True,
         _embedder: str | None = None,
@@ -133,7 +137,8 @@ class Database:
         if _overrides:
             schema.check(declared, _RESERVED, type(self).__name__)
         budgets = (memory, memtable, waf_budget)
-        self._open(path, declared, mode, durability, *budgets, history, create, _embedder)
+        how = (mode, durability, *budgets, compression, history, create)
+        self._open(path, declared, *how, _embedder)
 
     def _open(
         self,
@@ -144,6 +149,7 @@ class Database:
         memory: units.Size,
         memtable: units.Size | None,
         waf_budget: float | None,
+        compression: str | None,
         history: units.Duration | None,
         create: bool,
         embedder: str | None,
@@ -152,6 +158,7 @@ class Database:
         for name, value, allowed in (
             ("mode", mode, ("rw", "r")),
             ("durability", durability, ("sync", "async")),
+            ("compression", compression, ("zstd", None)),
         ):
             if value not in allowed:
                 raise ValueError(f"{name}={value!r}: it is {' or '.join(map(repr, allowed))}")
@@ -174,6 +181,7 @@ class Database:
             memtable=None if memtable is None else units.size(memtable, "memtable"),
             history=None if history is None else units.duration(history, "history"),
             waf_budget=waf_budget,
+            compression=compression,
             embedder=embedder,
         )
         catalog = schema.Catalog(declared or {}, engine.schema())
@@ -657,6 +665,7 @@ class DynamicDatabase(Database):
         memory: units.Size = "256MiB",
         memtable: units.Size | None = None,
         waf_budget: float | None = None,
+        compression: Compression | None = None,
         history: units.Duration | None = None,
         create: bool = True,
     ) -> None:
@@ -674,6 +683,7 @@ class DynamicDatabase(Database):
             memory,
             memtable,
             waf_budget,
+            compression,
             history,
             create and schema_ is not None,
             None,
@@ -705,6 +715,7 @@ def open(
     memory: units.Size = "256MiB",
     memtable: units.Size | None = None,
     waf_budget: float | None = None,
+    compression: Compression | None = None,
     history: units.Duration | None = None,
     create: bool = True,
 ) -> DynamicDatabase:
@@ -727,6 +738,7 @@ def open(
         memory=memory,
         memtable=memtable,
         waf_budget=waf_budget,
+        compression=compression,
         history=history,
         create=create,
     )

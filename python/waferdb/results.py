@@ -335,8 +335,9 @@ class Stats:
     causes log, flush, merge, seal, checkpoint and reclaim. `files` maps names to bytes, `latency`
     the operations to their histograms, `lag` the structures to what they lack, `policies` the
     structures to `{"declared": …, "in_force": …}`: in this release "eager" whatever is declared.
-    `torn_tail` tells what opening dropped at the end of the log, if anything: bytes of a write that
-    was never acknowledged.
+    `compression` has, of the values that were tried, `values`, `bytes_in` and `bytes_out`, and how
+    many `dictionaries` the log holds. `torn_tail` tells what opening dropped at the end of the log,
+    if anything: bytes of a write that was never acknowledged.
     """
 
     lsn: int
@@ -352,6 +353,7 @@ class Stats:
     oldest_snapshot: int | None
     policies: Mapping[str, Mapping[str, Any]]
     memory: Mapping[str, Any] = field(default_factory=dict)
+    compression: Mapping[str, int] = field(default_factory=dict)
     torn_tail: str | None = None
     rebuilt: str | None = None
 
@@ -388,6 +390,7 @@ class Stats:
             oldest_snapshot=raw["oldest_snapshot"],
             policies=raw["policies"],
             memory=raw["memory"],
+            compression=raw["compression"],
             torn_tail=raw["torn_tail"],
             rebuilt=raw["rebuilt"],
         )

@@ -345,6 +345,9 @@ def read_stored(taker: Taker) -> None:
             first, last, _entries = (taker.varint() for _ in range(3))
             require(number < next_file and owner == structure, "a run is another's")
             require(first <= last <= applied, "a run holds what is not applied")
+    for _ in range(taker.varint()):
+        _number, segment, _offset, _bytes, _epoch = (taker.varint() for _ in range(5))
+        require(segment > 0, "a dictionary lies in a segment")
 
 
 def read_commit(

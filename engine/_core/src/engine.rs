@@ -12,7 +12,7 @@ use waferdb::audit_log;
 use waferdb::database::{Database, Shared, parse_durability};
 use waferdb::error::{Error, ErrorKind, Result};
 use waferdb::log::record::Priority;
-use waferdb::options::{Mode, Options, memtable_of};
+use waferdb::options::{Mode, Options, memtable_of, parse_compression};
 use waferdb::propagation::Policy;
 use waferdb::schema::Schema;
 use waferdb::storage::Storage;
@@ -137,7 +137,8 @@ fn report(
 impl Engine {
     #[staticmethod]
     #[pyo3(signature = (
-        path, schema, *, mode, create, durability, memory, memtable, history, waf_budget, embedder
+        path, schema, *, mode, create, durability, memory, memtable, history, waf_budget,
+        compression, embedder
     ))]
     #[expect(clippy::too_many_arguments, reason = "as the Python layer calls it")]
     fn open(
@@ -151,6 +152,7 @@ impl Engine {
         memtable: Option<Natural>,
         history: Option<i64>,
         waf_budget: Option<f64>,
+        compression: Option<Text<'_>>,
         embedder: Option<Text<'_>>,
     ) -> PyResult<Self> {
         let (schema, embedder) = (schema.map(|text| text.0), embedder.map(|text| text.0));
@@ -163,6 +165,7 @@ impl Engine {
                 memtable_bytes: memtable.map_or(memtable_of(memory.0), |bytes| bytes.0),
                 history_micros: history,
                 waf_budget,
+                compression: parse_compression(compression.map(|text| text.0))?,
                 ..Options::default()
             };
             let storage: Arc<dyn Storage> = match path {

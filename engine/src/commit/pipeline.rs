@@ -248,6 +248,10 @@ impl Pipeline {
         self.identity.database
     }
 
+    pub fn epoch(&self) -> u64 {
+        self.identity.epoch
+    }
+
     pub fn syncs(&self) -> u64 {
         self.syncs.load(Ordering::Relaxed)
     }

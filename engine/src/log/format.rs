@@ -225,6 +225,7 @@ pub enum RecordKind {
     Seal = 17,
     Idle = 18,
     Close = 19,
+    Dictionary = 20,
 }
 
 pub const MUST_UNDERSTAND: u8 = 1;
@@ -237,6 +238,7 @@ impl RecordKind {
             17 => Some(Self::Seal),
             18 => Some(Self::Idle),
             19 => Some(Self::Close),
+            20 => Some(Self::Dictionary),
             _ => None,
         }
     }

@@ -1,16 +1,19 @@
 //! The log: the only synchronous write and the only authority.
 //!
 //! `format` lays out segments, groups and records (docs/format.md is the authority for bytes);
+//! `packed` is the form of compressed values and dictionaries;
 //! `segment` creates and opens segment files; `queue` assembles groups in memory; `writer` makes
 //! them durable, one at a time; `reader` walks groups and answers point reads; `repair` decides
 //! between a torn tail and corruption, and mends the former before anything is reused.
 
 pub mod format;
+pub mod packed;
 pub mod queue;
 pub mod reader;
 pub mod record;
 pub mod repair;
 pub mod segment;
+pub mod txn;
 pub mod writer;
 
 /// Log sequence number: +1 a commit; 0 is the empty database.

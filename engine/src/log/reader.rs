@@ -7,7 +7,8 @@
 use parking_lot::RwLock;
 
 use super::format::{
-    self, DatabaseId, GROUP_HEADER_BYTES, GroupHeader, Identity, SEGMENT_HEADER_BYTES,
+    self, DatabaseId, GROUP_HEADER_BYTES, GroupHeader, Identity, Place, RecordKind,
+    SEGMENT_HEADER_BYTES,
 };
 use super::queue;
 use super::record::{self, FrameValue, Record, RecordPlace};
@@ -226,7 +227,17 @@ fn decode_group(
     Ok(records)
 }
 
+/// Where a control record lies, and what its sum is bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ControlAt {
+    pub place: Place,
+    /// Of the whole record.
+    pub bytes: u32,
+    pub epoch: u64,
+}
+
 /// Point reads by pointer, checked; shared by every reader of the database.
+#[derive(Clone)]
 pub struct PointReader {
     pub database: DatabaseId,
     pub segments: std::sync::Arc<Segments>,
@@ -234,27 +245,29 @@ pub struct PointReader {
 }
 
 impl PointReader {
-    /// The bytes of a value. `unsynced` answers for bytes that are not in the file yet.
+    /// The bytes of a value as it is stored, and whether that is compressed. `unsynced` answers for
+    /// bytes that are not in the file yet.
     pub fn value(
         &self,
         pointer: &Pointer,
         unsynced: impl Fn(u64, u64, &mut [u8]) -> bool,
-    ) -> Result<Vec<u8>> {
+    ) -> Result<(Vec<u8>, bool)> {
         let segment = self.segment(pointer)?;
         let place = self.place(&segment, pointer);
         let mut frame = vec![0u8; pointer.length as usize];
         self.fill(&segment, pointer.offset, &mut frame, &unsynced)?;
         match record::read_frame(&frame, place, pointer.lsn)? {
-            FrameValue::Here(range) => {
+            FrameValue::Here(range, packed) => {
                 frame.truncate(range.end);
                 frame.drain(..range.start);
-                Ok(frame)
+                Ok((frame, packed))
             }
-            FrameValue::Back { distance, length, sum, structure, key_hash } => {
-                let bytes = self.owned_value(&segment, pointer, distance, length, &unsynced)?;
+            FrameValue::Back { distance, length, packed, sum, structure, key_hash } => {
+                let owner = (distance, length, packed);
+                let bytes = self.owned_value(&segment, pointer, owner, &unsynced)?;
                 let hash = format::content_hash(&bytes);
                 record::check_value(hash, sum, place, structure, key_hash, pointer.lsn)?;
-                Ok(bytes)
+                Ok((bytes, packed))
             }
         }
     }
@@ -276,13 +289,35 @@ impl PointReader {
         }
     }
 
+    /// The body of a durable control record.
+    pub fn control(&self, kind: RecordKind, at: &ControlAt) -> Result<Vec<u8>> {
+        let Place { segment, offset } = at.place;
+        let lost = || Error::corruption(format!("segment {segment}, which holds it, is not there"));
+        let holder = self.segments.get(segment).ok_or_else(lost)?;
+        // Lengths come from a checkpoint; a segment's own bounds what is allocated.
+        if offset.saturating_add(u64::from(at.bytes)) > holder.header.capacity {
+            return Err(Error::corruption("a control record beyond its segment"));
+        }
+        let mut bytes = vec![0u8; at.bytes as usize];
+        self.fill(&holder, offset, &mut bytes, &|_, _, _: &mut [u8]| false)?;
+        let identity = Identity { database: self.database, epoch: at.epoch };
+        let place = RecordPlace { identity, salt: holder.header.salt, segment, offset };
+        match record::decode(&bytes, place)? {
+            (Record::Control { kind: found, body, .. }, length)
+                if found == kind && length == bytes.len() =>
+            {
+                Ok(body)
+            }
+            _ => Err(Error::corruption("another record lies in its place")),
+        }
+    }
+
     /// The value of the frame `distance` before the one at `pointer`, still unchecked.
     fn owned_value(
         &self,
         segment: &Segment,
         pointer: &Pointer,
-        distance: u64,
-        length: usize,
+        (distance, length, packed): (u64, usize, bool),
         unsynced: &impl Fn(u64, u64, &mut [u8]) -> bool,
     ) -> Result<Vec<u8>> {
         let out_of_range = || Error::corruption("a back-reference out of range");
@@ -295,7 +330,7 @@ impl PointReader {
         let head_bytes = (distance as usize).min(record::FRAME_HEAD_BYTES_MAX);
         let mut head = vec![0u8; head_bytes];
         self.fill(segment, offset, &mut head, unsynced)?;
-        let value_at = record::stored_value_start(&head, length)?;
+        let value_at = record::stored_value_start(&head, length, packed)?;
         let mut bytes = vec![0u8; length];
         self.fill(segment, offset + value_at as u64, &mut bytes, unsynced)?;
         Ok(bytes)

@@ -11,6 +11,7 @@
 use std::ops::Range;
 
 use super::format::{self, Identity, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
+pub use super::txn::{Priority, TxnId};
 use super::{Lsn, Pointer};
 use crate::codec::{Decoder, put_bytes, put_varint};
 use crate::error::{Error, Result};
@@ -53,12 +54,17 @@ pub enum Codec {
     Float32 = 2,
 }
 
+/// Bit of a codec's byte: the value is stored compressed (`packed`).
+const PACKED: u8 = 16;
+
 impl Codec {
-    fn from_byte(byte: u8) -> Result<Self> {
-        match byte {
-            0 => Ok(Self::Msgpack),
-            1 => Ok(Self::Raw),
-            2 => Ok(Self::Float32),
+    /// The codec, and whether the value is stored compressed.
+    fn from_byte(byte: u8) -> Result<(Self, bool)> {
+        let packed = byte & PACKED != 0;
+        match byte & !PACKED {
+            0 => Ok((Self::Msgpack, packed)),
+            1 => Ok((Self::Raw, packed)),
+            2 => Ok((Self::Float32, packed)),
             _ => Err(Error::corruption(format!("unknown value codec {byte}"))),
         }
     }
@@ -97,9 +103,13 @@ pub struct Op {
     pub frame: Range<usize>,
     pub key: Range<usize>,
     pub meta: Range<usize>,
+    /// Where the value lies as it is stored.
     pub value: ValueAt,
-    /// xxh3 of the value's bytes and of the key, kept so that sealing a record hashes no payload.
-    value_hash: u64,
+    /// The value is stored compressed; as it was given it lies at `plain` of the frames' own.
+    pub packed: bool,
+    pub(super) plain: Range<usize>,
+    /// xxh3 of the stored bytes and of the key, kept so that sealing a record hashes no payload.
+    pub(super) value_hash: u64,
     key_hash: u64,
 }
 
@@ -119,6 +129,12 @@ pub enum NewValue<'a> {
         bytes: &'a [u8],
         hash: u64,
     },
+    /// Stored as `bytes`, which are `plain` compressed.
+    Packed {
+        bytes: &'a [u8],
+        hash: u64,
+        plain: &'a [u8],
+    },
     /// Equal to the value of operation `owner`, whose bytes lie at `bytes`.
     Back {
         owner: usize,
@@ -133,6 +149,8 @@ pub enum NewValue<'a> {
 pub struct Frames {
     pub bytes: Vec<u8>,
     pub ops: Vec<Op>,
+    /// Values that are stored compressed, as they were given.
+    pub(super) plain: Vec<u8>,
     /// Chain over the heads of all frames.
     heads: u64,
 }
@@ -141,17 +159,20 @@ pub struct Frames {
 pub struct Mark {
     bytes: usize,
     ops: usize,
+    plain: usize,
     heads: u64,
 }
 
 impl Frames {
     pub fn mark(&self) -> Mark {
-        Mark { bytes: self.bytes.len(), ops: self.ops.len(), heads: self.heads }
+        let (bytes, ops, plain) = (self.bytes.len(), self.ops.len(), self.plain.len());
+        Mark { bytes, ops, plain, heads: self.heads }
     }
 
     pub fn cut(&mut self, mark: &Mark) {
         self.bytes.truncate(mark.bytes);
         self.ops.truncate(mark.ops);
+        self.plain.truncate(mark.plain);
         self.heads = mark.heads;
     }
 
@@ -163,7 +184,7 @@ impl Frames {
             NewValue::Bytes { bytes, .. } if bytes.len() < limits::VALUE_CHECKSUM_BYTES_MIN => {
                 FORM_INLINE
             }
-            NewValue::Bytes { .. } => FORM_STORED,
+            NewValue::Bytes { .. } | NewValue::Packed { .. } => FORM_STORED,
             NewValue::Back { .. } => FORM_BACK,
         };
         let meta_flag = if new.meta.is_empty() { 0 } else { HAS_META };
@@ -180,10 +201,21 @@ impl Frames {
         }
         let mut head_end = None;
         let mut value_hash = 0;
+        let (packed, plain) = match &new.value {
+            NewValue::Packed { plain, .. } => {
+                self.plain.extend_from_slice(plain);
+                (true, self.plain.len() - plain.len()..self.plain.len())
+            }
+            NewValue::Back { owner, .. } => {
+                (self.ops[*owner].packed, self.ops[*owner].plain.clone())
+            }
+            NewValue::None | NewValue::Bytes { .. } => (false, 0..0),
+        };
+        let codec = new.codec as u8 | if packed { PACKED } else { 0 };
         let value = match new.value {
             NewValue::None => ValueAt::None,
-            NewValue::Bytes { bytes, hash } => {
-                out.push(new.codec as u8);
+            NewValue::Bytes { bytes, hash } | NewValue::Packed { bytes, hash, .. } => {
+                out.push(codec);
                 value_hash = hash;
                 if form == FORM_INLINE {
                     put_bytes(out, bytes);
@@ -198,7 +230,7 @@ impl Frames {
                 }
             }
             NewValue::Back { owner, frame_start, bytes, hash } => {
-                out.push(new.codec as u8);
+                out.push(codec);
                 put_varint(out, (start - frame_start) as u64);
                 put_varint(out, bytes.len() as u64);
                 value_hash = hash;
@@ -219,6 +251,8 @@ impl Frames {
             key,
             meta,
             value,
+            packed,
+            plain,
             value_hash,
         });
         self.ops.last().expect("just pushed")
@@ -232,98 +266,17 @@ impl Frames {
         &self.bytes[op.meta.clone()]
     }
 
+    /// The value as it was given.
     pub fn value(&self, op: &Op) -> Option<&[u8]> {
+        if op.packed {
+            assert!(!op.plain.is_empty(), "a compressed value was unpacked when it was read");
+            return Some(&self.plain[op.plain.clone()]);
+        }
         match &op.value {
             ValueAt::None => None,
             ValueAt::Inline(bytes)
             | ValueAt::Stored { bytes, .. }
             | ValueAt::Back { bytes, .. } => Some(&self.bytes[bytes.clone()]),
-        }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum TxnId {
-    /// The incarnation that made it and a count: short in the log, unique for ever.
-    Generated {
-        incarnation: u64,
-        count: u64,
-    },
-    Given(String),
-}
-
-impl TxnId {
-    pub fn text(&self) -> String {
-        match self {
-            Self::Generated { incarnation, count } => {
-                // By hand: every commit's audit leaf holds it.
-                const HEX: &[u8; 16] = b"0123456789abcdef";
-                let digit = |shift: u32| HEX[(incarnation >> shift) as usize & 15];
-                let mut text = String::with_capacity(28);
-                text.extend((0..16).rev().map(|place| char::from(digit(place * 4))));
-                text.push('-');
-                text.push_str(&count.to_string());
-                text
-            }
-            Self::Given(text) => text.clone(),
-        }
-    }
-
-    /// What a text names: ids of the generated form are taken for generated ones.
-    pub fn parse(text: &str) -> Self {
-        let generated = || {
-            let (incarnation, count) = text.split_once('-')?;
-            let incarnation = u64::from_str_radix(incarnation, 16).ok()?;
-            Some(Self::Generated { incarnation, count: count.parse().ok()? })
-        };
-        let known = generated().filter(|id| id.text() == text);
-        known.unwrap_or_else(|| Self::Given(text.to_owned()))
-    }
-
-    /// Bytes to find it by; two ids with one text have one key.
-    pub fn key(&self) -> Vec<u8> {
-        match self {
-            Self::Generated { incarnation, count } => {
-                let mut key = Vec::with_capacity(17);
-                key.push(0);
-                key.extend_from_slice(&incarnation.to_be_bytes());
-                key.extend_from_slice(&count.to_be_bytes());
-                key
-            }
-            Self::Given(text) => match Self::parse(text) {
-                generated @ Self::Generated { .. } => generated.key(),
-                Self::Given(_) => [b"\x01", text.as_bytes()].concat(),
-            },
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[repr(u8)]
-pub enum Priority {
-    #[default]
-    Routine = 0,
-    Critical = 1,
-    Background = 2,
-}
-
-impl Priority {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Routine => "routine",
-            Self::Critical => "critical",
-            Self::Background => "background",
-        }
-    }
-
-    pub fn parse(text: &str) -> Result<Self> {
-        match text {
-            "routine" => Ok(Self::Routine),
-            "critical" => Ok(Self::Critical),
-            "background" => Ok(Self::Background),
-            _ => Err(Error::argument(format!(
-                "priority {text:?} is not one of \"critical\", \"routine\", \"background\""
-            ))),
         }
     }
 }
@@ -569,7 +522,7 @@ fn decode_commit(header: &RecordHeader, body: &[u8], place: RecordPlace) -> Resu
     let head_bytes = decoder.position();
     let frames_offset = place.offset + (RECORD_HEADER_BYTES + head_bytes) as u64;
     let region = &body[head_bytes..];
-    let mut frames = Frames { bytes: Vec::new(), ops: Vec::new(), heads: 0 };
+    let mut frames = Frames::default();
     let mut values = 0;
     let mut at = 0;
     // Frame start -> operation index, for back-references to earlier frames.
@@ -586,8 +539,8 @@ fn decode_commit(header: &RecordHeader, body: &[u8], place: RecordPlace) -> Resu
             let ValueAt::Stored { bytes: owned, .. } = &frames.ops[*owner].value else {
                 return Err(Error::corruption("a back-reference to no stored value"));
             };
-            if owned.len() != bytes.len() {
-                return Err(Error::corruption("a back-reference of another length"));
+            if owned.len() != bytes.len() || frames.ops[*owner].packed != op.packed {
+                return Err(Error::corruption("a back-reference of another length or codec"));
             }
             *bytes = owned.clone();
             op.value_hash = frames.ops[*owner].value_hash;
@@ -657,18 +610,21 @@ fn parse_frame(region: &[u8], start: usize) -> Result<ParsedFrame> {
         let bytes = decoder.bytes()?;
         meta = decoder.position() - bytes.len()..decoder.position();
     }
-    let mut codec = Codec::Raw;
+    let (mut codec, mut packed) = (Codec::Raw, false);
     let mut head_end = None;
     let mut back_distance = 0;
     let value = match form & FORM_MASK {
         FORM_NONE => ValueAt::None,
         FORM_INLINE => {
-            codec = Codec::from_byte(decoder.u8()?)?;
+            (codec, packed) = Codec::from_byte(decoder.u8()?)?;
+            if packed {
+                return Err(Error::corruption("a compressed value without a sum of its own"));
+            }
             let bytes = decoder.bytes()?;
             ValueAt::Inline(decoder.position() - bytes.len()..decoder.position())
         }
         FORM_STORED => {
-            codec = Codec::from_byte(decoder.u8()?)?;
+            (codec, packed) = Codec::from_byte(decoder.u8()?)?;
             let length = decoder.count(limits::COMMIT_BYTES_MAX)?;
             let sum_at = decoder.position();
             head_end = Some(sum_at);
@@ -676,7 +632,7 @@ fn parse_frame(region: &[u8], start: usize) -> Result<ParsedFrame> {
             ValueAt::Stored { bytes: sum_at + 8..sum_at + 8 + length, sum_at }
         }
         _ => {
-            codec = Codec::from_byte(decoder.u8()?)?;
+            (codec, packed) = Codec::from_byte(decoder.u8()?)?;
             let distance = decoder.count(limits::COMMIT_BYTES_MAX)?;
             let length = decoder.count(limits::COMMIT_BYTES_MAX)?;
             back_distance = distance;
@@ -696,6 +652,8 @@ fn parse_frame(region: &[u8], start: usize) -> Result<ParsedFrame> {
         key,
         meta,
         value,
+        packed,
+        plain: 0..0,
         value_hash: 0,
     };
     Ok(ParsedFrame { op, head_end: head_end.unwrap_or(end), back_distance })
@@ -703,10 +661,10 @@ fn parse_frame(region: &[u8], start: usize) -> Result<ParsedFrame> {
 
 /// What a point read finds in a frame's bytes.
 pub enum FrameValue {
-    /// Range of the value within the frame.
-    Here(Range<usize>),
+    /// Range of the value within the frame, and whether it is compressed.
+    Here(Range<usize>, bool),
     /// The value lies in the frame that starts this many bytes before, with this sum and length.
-    Back { distance: u64, length: usize, sum: u64, structure: u32, key_hash: u64 },
+    Back { distance: u64, length: usize, packed: bool, sum: u64, structure: u32, key_hash: u64 },
 }
 
 /// Parses one frame alone, and checks the sum of a value it holds itself.
@@ -725,11 +683,12 @@ pub fn read_frame(frame: &[u8], place: RecordPlace, lsn: Lsn) -> Result<FrameVal
             let hash = format::content_hash(&frame[bytes.clone()]);
             let stored = read_sum(frame, sum_at);
             check_value(hash, stored, place, op.structure, op.key_hash, lsn)?;
-            Ok(FrameValue::Here(bytes))
+            Ok(FrameValue::Here(bytes, op.packed))
         }
         ValueAt::Back { bytes, sum_at, .. } => Ok(FrameValue::Back {
             distance: parsed.back_distance as u64,
             length: bytes.len(),
+            packed: op.packed,
             sum: read_sum(frame, sum_at),
             structure: op.structure,
             key_hash: op.key_hash,
@@ -741,7 +700,7 @@ pub fn read_frame(frame: &[u8], place: RecordPlace, lsn: Lsn) -> Result<FrameVal
 pub const FRAME_HEAD_BYTES_MAX: usize = 2 * limits::KEY_BYTES_MAX + 4096;
 
 /// Where the value starts in a frame of which `head` holds at least everything before it.
-pub fn stored_value_start(head: &[u8], length: usize) -> Result<usize> {
+pub fn stored_value_start(head: &[u8], length: usize, packed: bool) -> Result<usize> {
     let mut decoder = Decoder::new(head);
     OpKind::from_byte(decoder.u8()?)?;
     let form = decoder.u8()?;
@@ -751,8 +710,9 @@ pub fn stored_value_start(head: &[u8], length: usize) -> Result<usize> {
     if form & HAS_META != 0 {
         decoder.bytes()?;
     }
-    decoder.u8()?;
-    if form & FORM_MASK != FORM_STORED || decoder.varint()? != length as u64 {
+    let (_, owned) = Codec::from_byte(decoder.u8()?)?;
+    let stored = form & FORM_MASK == FORM_STORED && owned == packed;
+    if !stored || decoder.varint()? != length as u64 {
         return Err(Error::corruption("a back-reference to no stored value of its length"));
     }
     decoder.take(8)?;

@@ -79,8 +79,11 @@ fn one(
                 walked.groups += 1;
                 let sealed = seals(&group);
                 for record in group.records {
-                    if let Record::Commit(commit) = record {
-                        visit(&commit, findings)?;
+                    if let Record::Commit(mut commit) = record {
+                        match run.shared.store.values.unpack(&mut commit) {
+                            Ok(()) => visit(&commit, findings)?,
+                            Err(error) => unreadable(segment, commit.lsn, &error, findings),
+                        }
                     }
                 }
                 if sealed {
@@ -168,6 +171,16 @@ fn next_sound(
         at += format::GROUP_ALIGN;
     }
     Ok(None)
+}
+
+/// Its sums hold, and what it was compressed from cannot be told.
+fn unreadable(segment: &Segment, lsn: Lsn, error: &Error, findings: &mut Findings) {
+    findings.add(
+        segment::path(segment.header.segment),
+        Some(lsn),
+        error.message().to_owned(),
+        "the values of this commit that need it; restore the log from a backup".to_owned(),
+    );
 }
 
 fn lost(first: Lsn, last: Lsn) -> String {

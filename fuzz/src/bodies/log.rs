@@ -1,9 +1,10 @@
 //! The log's parsers: segment header, groups, records, frames.
 
 use waferdb::checkpoint::Mark;
+use waferdb::compression::Contexts;
 use waferdb::log::format::{self, Identity, SEGMENT_HEADER_BYTES, SegmentHeader};
 use waferdb::log::reader::{Step, Walker};
-use waferdb::log::record::{self, Commit, FrameValue, Record, RecordPlace, ValueAt};
+use waferdb::log::record::{self, Commit, FrameValue, Frames, Op, Record, RecordPlace, ValueAt};
 use waferdb::log::repair;
 
 use super::{image, reseal, take_u8};
@@ -89,24 +90,50 @@ pub fn record_decode(mut input: &[u8]) {
 fn check_commit(commit: &Commit, place: RecordPlace) {
     let frames = &commit.frames;
     for op in &frames.ops {
-        let (_, _, value) = (frames.key(op), frames.meta(op), frames.value(op));
+        let (_, _) = (frames.key(op), frames.meta(op));
+        let value = stored(frames, op);
         let frame = &frames.bytes[op.frame.clone()];
         let place = RecordPlace { offset: commit.pointer(op).offset, ..place };
         match (&op.value, record::read_frame(frame, place, commit.lsn)) {
             (ValueAt::None | ValueAt::Inline(_), read) => assert!(read.is_err()),
-            (ValueAt::Stored { .. }, Ok(FrameValue::Here(range))) => {
-                assert_eq!(Some(&frame[range]), value);
+            (ValueAt::Stored { .. }, Ok(FrameValue::Here(range, packed))) => {
+                assert_eq!((Some(&frame[range]), packed), (value, op.packed));
             }
-            (ValueAt::Back { owner, .. }, Ok(FrameValue::Back { distance, length, .. })) => {
+            (
+                ValueAt::Back { owner, .. },
+                Ok(FrameValue::Back { distance, length, packed, .. }),
+            ) => {
+                assert_eq!(packed, op.packed);
                 let owner = &frames.ops[*owner];
                 assert_eq!(owner.frame.start as u64 + distance, op.frame.start as u64);
-                let start = record::stored_value_start(&frames.bytes[owner.frame.clone()], length);
+                let head = &frames.bytes[owner.frame.clone()];
+                let start = record::stored_value_start(head, length, packed);
                 let start = owner.frame.start + start.expect("the owner has a stored value");
                 assert_eq!(Some(&frames.bytes[start..start + length]), value);
             }
             (_, Err(error)) => panic!("a value of a sound record: {error}"),
             (_, Ok(_)) => panic!("a frame reads as another form than in its record"),
         }
+    }
+    unpack(frames.clone());
+}
+
+/// A value as it lies in the log.
+fn stored<'a>(frames: &'a Frames, op: &Op) -> Option<&'a [u8]> {
+    match &op.value {
+        ValueAt::None => None,
+        ValueAt::Inline(bytes) | ValueAt::Stored { bytes, .. } | ValueAt::Back { bytes, .. } => {
+            Some(&frames.bytes[bytes.clone()])
+        }
+    }
+}
+
+/// Compressed values without a dictionary: each is there as it was given, or none is answered.
+fn unpack(mut frames: Frames) {
+    let none = Contexts::new(Vec::new(), 0);
+    let unpacked = frames.unpack(|packed, into| none.decompress(packed.frame, into));
+    if unpacked.is_ok() {
+        frames.ops.iter().for_each(|op| drop(frames.value(op).map(<[u8]>::to_vec)));
     }
 }
 
@@ -118,8 +145,8 @@ pub fn read_frame(mut input: &[u8]) {
         reseal::frame(&mut bytes, PLACE, 1);
     }
     match record::read_frame(&bytes, PLACE, 1) {
-        Ok(FrameValue::Here(range)) => {
-            let start = record::stored_value_start(&bytes, range.len());
+        Ok(FrameValue::Here(range, packed)) => {
+            let start = record::stored_value_start(&bytes, range.len(), packed);
             assert_eq!(start.expect("it holds a value"), range.start);
             assert_eq!(range.end, bytes.len());
         }
@@ -128,5 +155,5 @@ pub fn read_frame(mut input: &[u8]) {
         }
         Err(_) => {}
     }
-    let _ = record::stored_value_start(&bytes, usize::from(mode));
+    let _ = record::stored_value_start(&bytes, usize::from(mode), mode & 2 == 2);
 }

@@ -10,6 +10,7 @@
 //! engine's own tests: nothing here depends on libFuzzer.
 
 mod codecs;
+mod compressed;
 mod control;
 mod database;
 mod image;
@@ -18,6 +19,7 @@ mod reseal;
 mod run;
 
 pub use codecs::{msgpack_check, order_decode, query_parse};
+pub use compressed::compressed_value;
 pub use control::{checkpoint_decode, merkle_proof, schema_json};
 pub use database::database_image;
 pub use image::{Edited, images};
@@ -26,7 +28,7 @@ pub use run::run;
 
 pub type Body = fn(&[u8]);
 
-pub const TARGETS: [(&str, Body); 12] = [
+pub const TARGETS: [(&str, Body); 13] = [
     ("segment_header", segment_header),
     ("group_walk", group_walk),
     ("record_decode", record_decode),
@@ -39,6 +41,7 @@ pub const TARGETS: [(&str, Body); 12] = [
     ("merkle_proof", merkle_proof),
     ("database_image", database_image),
     ("run", run),
+    ("compressed_value", compressed_value),
 ];
 
 /// Takes up to `count` bytes off the front of the input.

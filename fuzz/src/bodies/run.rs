@@ -47,7 +47,7 @@ fn sound() -> (MemoryStorage, RunInfo) {
     for (key, lsn, entry) in rows() {
         writer.push(TREE, &key, lsn, entry.as_ref(), true).expect("in order");
     }
-    let info = writer.finish().expect("memory");
+    let (info, _) = writer.finish().expect("memory");
     (storage, info)
 }
 

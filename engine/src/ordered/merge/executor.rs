@@ -15,7 +15,10 @@ use crate::ordered::layers::Ordered;
 use crate::ordered::memtable::Memtable;
 use crate::ordered::run::{Cursor, Run, RunInfo, RunWriter};
 use crate::ordered::{Direction, Entry, Range};
-use crate::storage::{Cause, Storage};
+use crate::storage::{Cause, File, Storage};
+
+/// A run whose file is to be synced.
+pub type Finished = (RunInfo, Arc<dyn File>);
 
 /// Where a run is to be made, and for whom.
 pub struct Target<'a> {
@@ -75,8 +78,9 @@ impl Output {
         Ok(())
     }
 
-    /// The finished run; `None` if nothing is left, and then the file holds nothing of use.
-    fn finish(self) -> Result<Option<RunInfo>> {
+    /// The finished run, not synced yet; `None` if nothing is left, and then the file holds nothing
+    /// of use.
+    fn finish(self) -> Result<Option<Finished>> {
         if self.written == 0 {
             return Ok(None);
         }
@@ -91,7 +95,7 @@ pub fn flush(
     lsns: (Lsn, Lsn),
     target: &Target<'_>,
     keep: &Keep<'_>,
-) -> Result<Option<RunInfo>> {
+) -> Result<Option<Finished>> {
     let keys = memtable.trees().iter().map(|tree| tree.keys() as u64).sum();
     let mut output = Output::create(target, Cause::Flush, lsns, keys)?;
     for (slot, index) in memtable.trees().iter().enumerate() {
@@ -183,8 +187,8 @@ impl Merge {
         first
     }
 
-    /// Completes the file; `None`: nothing is left of the inputs.
-    pub fn finish(self) -> Result<Option<RunInfo>> {
+    /// Completes the file, which is not synced yet; `None`: nothing is left of the inputs.
+    pub fn finish(self) -> Result<Option<Finished>> {
         self.output.finish()
     }
 }

@@ -5,6 +5,6 @@ mod executor;
 mod planner;
 mod retention;
 
-pub use executor::{Merge, Target, flush};
+pub use executor::{Finished, Merge, Target, flush};
 pub use planner::{Shape, choose};
 pub use retention::Keep;

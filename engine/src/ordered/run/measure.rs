@@ -100,7 +100,7 @@ fn measure(label: &str, sought: bool, rows: &[Row], block_bytes: usize) {
     for (key, lsn, entry) in rows {
         writer.push(0, key, *lsn, entry.as_ref(), sought).unwrap();
     }
-    let info = writer.finish().unwrap();
+    let info = writer.finish().unwrap().0;
     let write = (clock.monotonic_nanos() - start) as f64 / rows.len() as f64;
     let open = |bytes| {
         let cache = Arc::new(BlockCache::new(bytes));

@@ -37,7 +37,7 @@ fn write(storage: &dyn Storage, uid: u64, rows: &[Row]) -> RunInfo {
     for (tree, key, lsn, entry) in rows {
         writer.push(*tree, key, *lsn, entry.as_ref(), tree % 2 == 0).unwrap();
     }
-    writer.finish().unwrap()
+    writer.finish().unwrap().0
 }
 
 fn open(storage: &dyn Storage, info: &RunInfo) -> Result<Arc<Run>> {

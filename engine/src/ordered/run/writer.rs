@@ -286,8 +286,9 @@ impl RunWriter {
         self.output.offset()
     }
 
-    /// Writes what is left and syncs the file; the caller syncs the directory.
-    pub fn finish(mut self) -> Result<RunInfo> {
+    /// Writes what is left. The caller syncs the file, then its directory: of several runs one
+    /// after the other, since the first sync commits names and sizes of all to a journal.
+    pub fn finish(mut self) -> Result<(RunInfo, Arc<dyn File>)> {
         self.finish_tree(None)?;
         let filter = self.output.offset();
         let (filter_lines, filter_fold, lines) =
@@ -318,7 +319,6 @@ impl RunWriter {
         };
         self.output.put(&footer.encode(&self.database))?;
         self.output.flush()?;
-        self.output.file.sync()?;
-        Ok(self.info)
+        Ok((self.info, self.output.file))
     }
 }
