@@ -196,6 +196,16 @@ impl Reader {
 
     /// A key of rows, cache or vectors (as little-endian floats).
     pub fn get(&self, id: StructureId, key: &[u8]) -> Result<Option<Arc<[u8]>>> {
+        if let At::Newest = self.at {
+            self.check()?;
+            let lsn = self.shared.pipeline.strong()?;
+            let found = self.find_one(&self.shared.store.snapshot(lsn), id, key)?;
+            // Nothing was published meanwhile, so nothing that this LSN sees was dropped: a pin
+            // would have kept nothing more.
+            if self.shared.pipeline.visible() == lsn {
+                return Ok(found.map(|(value, _)| value));
+            }
+        }
         Ok(self.find_one(&*self.look()?, id, key)?.map(|(value, _)| value))
     }
 

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::RwLock;
+use arc_swap::ArcSwap;
 
 use crate::apply::{self, Links};
 use crate::audit;
@@ -118,7 +118,7 @@ fn must_rebuild(known: Option<&Catalog>, structure: &Structure) -> bool {
 }
 
 pub struct Store {
-    catalog: RwLock<Arc<Catalog>>,
+    catalog: ArcSwap<Catalog>,
     pub ledger: Ledger,
     pub values: Values,
     pub snapshots: Arc<Snapshots>,
@@ -141,7 +141,7 @@ impl Store {
         now: Box<dyn Fn() -> Micros + Send + Sync>,
     ) -> Self {
         Self {
-            catalog: RwLock::new(Arc::new(catalog)),
+            catalog: ArcSwap::from_pointee(catalog),
             ledger,
             values,
             snapshots: Arc::default(),
@@ -154,11 +154,11 @@ impl Store {
     }
 
     pub fn catalog(&self) -> Arc<Catalog> {
-        Arc::clone(&self.catalog.read())
+        self.catalog.load_full()
     }
 
     pub fn replace_catalog(&self, catalog: Catalog) {
-        *self.catalog.write() = Arc::new(catalog);
+        self.catalog.store(Arc::new(catalog));
     }
 
     pub fn floor(&self) -> Lsn {

@@ -107,7 +107,7 @@ impl Shared {
 
     /// The active memtables are sealed at this size, so that the rest takes what comes meanwhile.
     fn seal_at(&self) -> u64 {
-        self.options.memtable_bytes / 3 * 2
+        self.options.memtable_bytes / 5 * 4
     }
 
     /// Waits while memory or the merges are behind; an error says why it cannot go on.

@@ -70,7 +70,7 @@ impl Values {
         if let Some(value) = self.cache.get(&place) {
             return Ok(value);
         }
-        let value: Arc<[u8]> = self.from_log(pointer)?.into();
+        let value: Arc<[u8]> = self.read_log(pointer)?.into();
         if value.len() <= CACHED_BYTES_MAX {
             self.cache.insert(place, Arc::clone(&value));
         }
@@ -80,12 +80,12 @@ impl Values {
     /// A value that is not worth a place in the cache.
     pub fn read(&self, slot: &Slot) -> Result<Arc<[u8]>> {
         match slot {
-            Slot::Stored(pointer) => Ok(self.from_log(pointer)?.into()),
+            Slot::Stored(pointer) => Ok(self.read_log(pointer)?.into()),
             slot => self.get(slot),
         }
     }
 
-    fn from_log(&self, pointer: &Pointer) -> Result<Vec<u8>> {
+    fn read_log(&self, pointer: &Pointer) -> Result<Vec<u8>> {
         let unsynced = |segment, offset, into: &mut [u8]| self.unsynced(segment, offset, into);
         let (stored, packed) = self.reader.value(pointer, unsynced)?;
         if !packed {

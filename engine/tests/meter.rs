@@ -1,8 +1,6 @@
 //! The meter is true: what `stats` says was written, by structure and cause, is what the storage
 //! was asked to write, byte for byte, over commits, flushes, merges and checkpoints.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -34,6 +34,9 @@ struct Inner {
     newest: Lsn,
 }
 
+/// A key and its versions, oldest first.
+pub type KeyVersions = (Box<[u8]>, Vec<(Lsn, Option<Entry>)>);
+
 /// One tree in memory.
 #[derive(Default)]
 pub struct Index(RwLock<Inner>);
@@ -177,7 +180,7 @@ impl Index {
     }
 
     /// A copy of every version.
-    pub fn all(&self) -> Vec<(Box<[u8]>, Vec<(Lsn, Option<Entry>)>)> {
+    pub fn all(&self) -> Vec<KeyVersions> {
         let inner = self.0.read();
         inner.keys.iter().map(|(key, versions)| (key.clone(), versions.to_vec())).collect()
     }

@@ -12,8 +12,9 @@ use std::ops::Range;
 
 /// Neighbours without common keys that become one, where they are not small.
 const DISJOINT_MAX: usize = 64;
-/// Small ones cost more as files than as bytes.
-const DISJOINT_SMALL_MAX: usize = 16;
+/// Tiny ones cost more as files than as bytes.
+const DISJOINT_TINY_MAX: usize = 16;
+const TINY_BYTES: u64 = 16 << 10;
 /// What the smallest tier holds; runs below it are of one tier.
 const TIER_BYTES: u64 = 256 << 10;
 /// Tiers above the smallest: more than any disk holds.
@@ -45,10 +46,12 @@ fn choose_tier(runs: &[Shape], limit: u32, fan_out: usize) -> Option<Range<usize
         let of_tier = |at: &usize| tier(*at) == limit;
         let members: Vec<usize> = (start..start + window).filter(of_tier).collect();
         if let [first, .., last] = members[..] {
-            let least = match (apart(&runs[first..=last]), limit) {
+            let chosen = &runs[first..=last];
+            let tiny = chosen.iter().all(|run| run.bytes < TINY_BYTES);
+            let least = match (apart(chosen), tiny) {
                 (false, _) => fan_out,
-                (true, 0) => DISJOINT_SMALL_MAX.max(fan_out),
-                (true, _) => DISJOINT_MAX.max(fan_out),
+                (true, true) => DISJOINT_TINY_MAX.max(fan_out),
+                (true, false) => DISJOINT_MAX.max(fan_out),
             };
             if members.len() >= least {
                 return Some(first..last + 1);
@@ -97,9 +100,9 @@ mod tests {
         let apart = Shape { bytes: 1 << 20, apart: true };
         assert_eq!(choose(&[apart; 63], 8), None);
         assert_eq!(choose(&[apart; 64], 8), Some(0..64));
-        let small = Shape { bytes: 1_024, apart: true };
-        assert_eq!(choose(&[small; 15], 8), None);
-        assert_eq!(choose(&[small; 16], 8), Some(0..16));
+        let tiny = Shape { bytes: 1_024, apart: true };
+        assert_eq!(choose(&[tiny; 15], 8), None);
+        assert_eq!(choose(&[tiny; 16], 8), Some(0..16));
         let mut mixed = vec![apart; 20];
         mixed[7].apart = false;
         assert_eq!(choose(&mixed, 8), Some(0..20));

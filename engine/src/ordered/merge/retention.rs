@@ -9,6 +9,9 @@ use crate::error::Result;
 use crate::log::Lsn;
 use crate::ordered::Entry;
 
+/// Up to which LSN a key of a tree was forgotten.
+pub type MaskOf<'a> = dyn Fn(u16, &[u8]) -> Result<Option<Lsn>> + 'a;
+
 /// What a flush or merge may drop.
 pub struct Keep<'a> {
     /// A version goes when the next newer one is at or below this.
@@ -16,7 +19,7 @@ pub struct Keep<'a> {
     /// Nothing older than what takes part exists.
     pub bottom: bool,
     /// Up to which LSN a key of a tree was forgotten.
-    pub mask: &'a dyn Fn(u16, &[u8]) -> Result<Option<Lsn>>,
+    pub mask: &'a MaskOf<'a>,
     /// Whether an entry's time is over for good.
     pub expired: &'a dyn Fn(u16, &Entry) -> bool,
 }
