@@ -59,7 +59,7 @@ pub struct Shared {
     pub changing: Mutex<()>,
     pub checkpoint: RwLock<Checkpoint>,
     pub files: Files,
-    pub upkeep: Upkeep,
+    pub upkeep: Arc<Upkeep>,
     pub stopping: Mutex<bool>,
     torn: Option<String>,
     /// Why derived files were made again at the opening, if they were.
@@ -140,14 +140,15 @@ impl Database {
         // The pipeline keeps engine time; expiry asks it from now on.
         let known = now.set(Arc::downgrade(&shared.pipeline));
         assert!(known.is_ok(), "set once");
-        let weak = Arc::downgrade(&shared);
-        let hook = move || weak.upgrade().iter().for_each(|shared| shared.take_stock());
+        // It owns no handle: the last one must not go under a lock of the pipeline.
+        let (upkeep, memtable) = (Arc::clone(&shared.upkeep), shared.options.memtable_bytes);
+        let hook = move |store: &Store| upkeep.take_stock(store, memtable);
         assert!(shared.store.hook.set(Box::new(hook)).is_ok(), "set once");
         shared.adopt(&recovered, declared)?;
         let background = shared.options.background && shared.options.mode == Mode::ReadWrite;
         let scheduler = background.then(|| {
-            let (weak, pipeline) = (Arc::downgrade(&shared), Arc::clone(&shared.pipeline));
-            Scheduler::start(weak, pipeline).map(Arc::new)
+            let (upkeep, pipeline) = (Arc::clone(&shared.upkeep), Arc::clone(&shared.pipeline));
+            Scheduler::start(Arc::downgrade(&shared), upkeep, pipeline).map(Arc::new)
         });
         let scheduler = scheduler.transpose()?;
         Ok(Self { shared, scheduler })
@@ -218,7 +219,7 @@ impl Database {
             changing: Mutex::new(()),
             checkpoint: RwLock::new(recovered.checkpoint.clone()),
             files,
-            upkeep: Upkeep::default(),
+            upkeep: Arc::default(),
             stopping: Mutex::new(false),
             torn: recovered.torn.clone(),
             rebuilt: recovered.rebuilt.clone(),

@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::commit::pipeline::Pipeline;
 use crate::database::Shared;
 use crate::error::{Error, Result};
+use crate::upkeep::Upkeep;
 
 /// How long an asynchronous commit may wait to be durable.
 const FLUSH_EVERY: Duration = Duration::from_millis(50);
@@ -35,7 +36,11 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    pub fn start(shared: Weak<Shared>, pipeline: Arc<Pipeline>) -> Result<Self> {
+    pub fn start(
+        shared: Weak<Shared>,
+        upkeep: Arc<Upkeep>,
+        pipeline: Arc<Pipeline>,
+    ) -> Result<Self> {
         let signal = Arc::<Signal>::default();
         let theirs = Arc::clone(&signal);
         let trainers = Arc::clone(&signal);
@@ -47,7 +52,7 @@ impl Scheduler {
                 run_steps(&shared);
             }
         })?;
-        let upkeep = spawn("waferdb-upkeep", move || keep_up(&keeper))?;
+        let upkeep = spawn("waferdb-upkeep", move || keep_up(&keeper, &upkeep))?;
         let training = compresses.then(|| {
             spawn("waferdb-training", move || {
                 while !wait(&trainers) {
@@ -112,15 +117,15 @@ fn run_steps(shared: &Shared) {
     }
 }
 
-/// Flushes and merges, slice by slice, until the database closes or goes.
-fn keep_up(shared: &Weak<Shared>) {
-    loop {
+/// Flushes and merges, slice by slice, until the database closes or goes. It holds no handle while
+/// it waits: the last one to go gives back the lock.
+fn keep_up(shared: &Weak<Shared>, upkeep: &Upkeep) {
+    while !upkeep.is_stopping() {
         let Some(shared) = shared.upgrade() else { return };
-        if shared.upkeep.is_stopping() {
-            return;
-        }
-        if !shared.upkeep_turn() {
-            shared.upkeep.await_work(FLUSH_EVERY);
+        let more = shared.upkeep_turn();
+        drop(shared);
+        if !more {
+            upkeep.await_work(FLUSH_EVERY);
         }
     }
 }

@@ -117,6 +117,8 @@ fn must_rebuild(known: Option<&Catalog>, structure: &Structure) -> bool {
     }
 }
 
+pub type Hook = dyn Fn(&Store) + Send + Sync;
+
 pub struct Store {
     catalog: ArcSwap<Catalog>,
     pub ledger: Ledger,
@@ -128,8 +130,8 @@ pub struct Store {
     published: AtomicU64,
     keeps_all: bool,
     now: Box<dyn Fn() -> Micros + Send + Sync>,
-    /// Called when a group of commits was applied.
-    pub hook: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// Called when a group of commits was applied, under the lock that sequences them.
+    pub hook: OnceLock<Box<Hook>>,
 }
 
 impl Store {
@@ -486,7 +488,7 @@ impl crate::commit::pipeline::Apply for Applier {
     fn published(&self, lsn: Lsn) {
         self.0.publish(lsn);
         if let Some(hook) = self.0.hook.get() {
-            hook();
+            hook(&self.0);
         }
     }
 

@@ -26,6 +26,7 @@ use crate::options::Mode;
 use crate::ordered::Ordered;
 use crate::ordered::merge::{self, Merge};
 use crate::schema::StructureId;
+use crate::store::Store;
 
 /// A structure is written out when its oldest commit in memory is so much log behind.
 const LOG_BEHIND_BYTES_MAX: u64 = 64 << 20;
@@ -81,6 +82,16 @@ impl Upkeep {
         }
     }
 
+    /// Takes stock of the memtables; called when a group was applied.
+    pub fn take_stock(&self, store: &Store, memtable_bytes: u64) {
+        let (active, sealed) = store.memtable_bytes();
+        self.active_bytes.store(active, Ordering::Relaxed);
+        self.sealed_bytes.store(sealed, Ordering::Relaxed);
+        if active >= seal_at(memtable_bytes) {
+            self.work.notify_one();
+        }
+    }
+
     /// Ends every wait for good.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
@@ -94,20 +105,14 @@ impl Upkeep {
     }
 }
 
-impl Shared {
-    /// Takes stock of the memtables; called when a group was applied.
-    pub fn take_stock(&self) {
-        let (active, sealed) = self.store.memtable_bytes();
-        self.upkeep.active_bytes.store(active, Ordering::Relaxed);
-        self.upkeep.sealed_bytes.store(sealed, Ordering::Relaxed);
-        if active >= self.seal_at() {
-            self.upkeep.work.notify_one();
-        }
-    }
+/// The active memtables are sealed at this size, so that the rest takes what comes meanwhile.
+fn seal_at(memtable_bytes: u64) -> u64 {
+    memtable_bytes / 5 * 4
+}
 
-    /// The active memtables are sealed at this size, so that the rest takes what comes meanwhile.
-    fn seal_at(&self) -> u64 {
-        self.options.memtable_bytes / 5 * 4
+impl Shared {
+    pub fn take_stock(&self) {
+        self.upkeep.take_stock(&self.store, self.options.memtable_bytes);
     }
 
     /// Waits while memory or the merges are behind; an error says why it cannot go on.
@@ -141,7 +146,7 @@ impl Shared {
 
     /// One background step: memtables that are due become runs. `true` if it did something.
     pub fn flush_step(&self) -> Result<bool> {
-        let full = self.store.memtable_bytes().0 >= self.seal_at();
+        let full = self.store.memtable_bytes().0 >= seal_at(self.options.memtable_bytes);
         if !full && self.log_behind() < LOG_BEHIND_BYTES_MAX {
             return Ok(false);
         }
@@ -401,12 +406,7 @@ impl Shared {
         if self.upkeep.failure.lock().as_ref().is_some_and(|(_, again)| now < *again) {
             return false;
         }
-        let turn = (|| {
-            Ok(self.heal_step()?
-                || self.flush_step()?
-                || self.merge_step()?
-                || self.train_step()?)
-        })();
+        let turn = (|| Ok(self.heal_step()? || self.flush_step()? || self.merge_step()?))();
         match turn {
             Ok(more) => {
                 *self.upkeep.failure.lock() = None;
