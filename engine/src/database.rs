@@ -29,7 +29,7 @@ use crate::recovery::{self, Recovered, Restored};
 use crate::scheduler::Scheduler;
 use crate::schema::{Schema, StructureId};
 use crate::snapshot::Pin;
-use crate::stats::{Lag, PolicyInForce, Stats};
+use crate::stats::{PolicyInForce, Stats};
 use crate::storage::metered::{Meter, MeteredStorage};
 use crate::storage::{Lock, Storage};
 use crate::store::{Applier, Catalog, Store};
@@ -615,7 +615,7 @@ impl Shared {
         let by = self.meter.snapshot().into_iter();
         let by = by.map(|(id, cause, bytes)| (schema.name_of(id), cause.name(), bytes));
         let lag = schema.structures.iter();
-        let lag = lag.map(|known| (known.name.clone(), Lag { commits: 0, age: 0.0 }));
+        let lag = lag.map(|known| (known.name.clone(), self.lag_of(&catalog, known.id)));
         let policies = schema.structures.iter().map(|known| {
             let declared = known.policy_in_force().clone();
             (known.name.clone(), PolicyInForce { declared, in_force: "eager" })

@@ -122,10 +122,8 @@ fn run_steps(shared: &Shared) {
 fn keep_up(shared: &Weak<Shared>, upkeep: &Upkeep) {
     while !upkeep.is_stopping() {
         let Some(shared) = shared.upgrade() else { return };
-        let more = shared.upkeep_turn();
+        let pause = shared.upkeep_turn();
         drop(shared);
-        if !more {
-            upkeep.await_work(FLUSH_EVERY);
-        }
+        upkeep.await_work(pause.unwrap_or(FLUSH_EVERY));
     }
 }

@@ -15,6 +15,12 @@ pub struct Lag {
     pub commits: u64,
     /// Seconds.
     pub age: f64,
+    /// About what its memtables take: what is not in files yet.
+    pub memtable_bytes: u64,
+    /// Its runs, each of which a read may have to look into.
+    pub runs: u64,
+    /// What the merge that is due reads and writes again.
+    pub merge_bytes: u64,
 }
 
 #[derive(Debug, Clone, Serialize)]

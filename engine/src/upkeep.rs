@@ -26,7 +26,8 @@ use crate::options::Mode;
 use crate::ordered::Ordered;
 use crate::ordered::merge::{self, Merge};
 use crate::schema::StructureId;
-use crate::store::Store;
+use crate::stats::Lag;
+use crate::store::{Catalog, Store};
 
 /// A structure is written out when its oldest commit in memory is so much log behind.
 const LOG_BEHIND_BYTES_MAX: u64 = 64 << 20;
@@ -39,6 +40,8 @@ const SLICE_ENTRIES: u64 = 32 << 10;
 const RUNS_MAX: usize = 192;
 /// A writer looks again so often whether what it waits for has ended in an error.
 const WAIT_STEP: Duration = Duration::from_millis(100);
+/// The longest pause between two slices beside committers.
+const PAUSE_MAX: Duration = Duration::from_millis(20);
 /// A flush that failed is not tried again for so long.
 const RETRY_NANOS: u64 = 1_000_000_000;
 
@@ -77,7 +80,7 @@ impl Upkeep {
     /// Sleeps until there may be work, at most for `time`.
     pub fn await_work(&self, time: Duration) {
         let mut gate = self.gate.lock();
-        if !self.stopping.load(Ordering::Acquire) {
+        if !time.is_zero() && !self.stopping.load(Ordering::Acquire) {
             self.work.wait_for(&mut gate, time);
         }
     }
@@ -307,6 +310,20 @@ impl Shared {
         rules.apply(merging.bottom, |keep| work(&mut merging.merge, &target, keep))
     }
 
+    /// What there is to do for one structure.
+    pub fn lag_of(&self, catalog: &Catalog, structure: StructureId) -> Lag {
+        let ordered = &catalog.structure(structure).ordered;
+        let shapes = ordered.shapes();
+        let due = merge::choose(&shapes, self.options.fan_out).unwrap_or_default();
+        Lag {
+            commits: 0,
+            age: 0.0,
+            memtable_bytes: (ordered.active_bytes() + ordered.sealed_bytes()) as u64,
+            runs: shapes.len() as u64,
+            merge_bytes: shapes[due].iter().map(|shape| shape.bytes).sum(),
+        }
+    }
+
     /// Begins the merge that is most worth it, if there is one.
     fn choose_merge(&self) -> Result<Option<Merging>> {
         let catalog = self.store.catalog();
@@ -400,8 +417,27 @@ impl Shared {
         }
     }
 
-    /// A thread's turn: flush, else a slice of a merge. `true` if more may be due.
-    pub fn upkeep_turn(&self) -> bool {
+    /// A thread's turn, and how long it lets others go first. `None`: nothing more is due.
+    pub fn upkeep_turn(&self) -> Option<Duration> {
+        let (commits, started) = (self.pipeline.commits(), self.options.clock.monotonic_nanos());
+        if !self.take_turn() {
+            return None;
+        }
+        let upkeep = &self.upkeep;
+        let held = upkeep.active_bytes.load(Ordering::Relaxed)
+            + upkeep.sealed_bytes.load(Ordering::Relaxed);
+        let urgent = held > self.options.memtable_bytes / 2
+            || upkeep.runs.load(Ordering::Relaxed) > RUNS_MAX as u64 / 2;
+        if urgent || self.pipeline.commits() == commits {
+            return Some(Duration::ZERO);
+        }
+        // Beside committers it takes half of the time.
+        let taken = self.options.clock.monotonic_nanos().saturating_sub(started);
+        Some(Duration::from_nanos(taken).min(PAUSE_MAX))
+    }
+
+    /// Flush, else a slice of a merge. `true` if more may be due.
+    fn take_turn(&self) -> bool {
         let now = self.options.clock.monotonic_nanos();
         if self.upkeep.failure.lock().as_ref().is_some_and(|(_, again)| now < *again) {
             return false;

@@ -309,10 +309,15 @@ class VectorPlan:
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """What a structure does not reflect yet: commits, and the age of the oldest of them."""
+    """What a structure does not reflect yet: commits, and the age of the oldest of them; and what
+    is left to do on disk: bytes in memory that are not in files yet (about), the files that a read
+    may have to look into, and the bytes of the merge that is due."""
 
     commits: int
     age: timedelta
+    memtable_bytes: int = 0
+    runs: int = 0
+    merge_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,7 +384,13 @@ class Stats:
             physical_bytes=raw["physical_bytes"],
             by={(structure, cause): count for structure, cause, count in raw["by"]},
             lag={
-                name: Lag(lag["commits"], timedelta(microseconds=lag["age"]))
+                name: Lag(
+                    lag["commits"],
+                    timedelta(seconds=lag["age"]),
+                    lag["memtable_bytes"],
+                    lag["runs"],
+                    lag["merge_bytes"],
+                )
                 for name, lag in raw["lag"].items()
             },
             files=dict(raw["files"]),

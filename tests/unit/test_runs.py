@@ -61,6 +61,10 @@ def test_memtables_beyond_their_budget_become_files_and_answers_stay(tmp_path: P
         assert ours.pop(4).size == theirs.pop(4).size  # type: ignore[attr-defined]
         assert ours == theirs
         assert small.stats().by["facts", "flush"] > 0
+        behind = small.stats().lag["facts"]
+        assert behind.runs > 0
+        assert (behind.memtable_bytes, behind.merge_bytes) == (0, 0)
+        assert whole.stats().lag["facts"].memtable_bytes > 0
         assert small.verify(deep=True).ok
 
 

@@ -338,7 +338,11 @@ pub fn check_sealed(segments: &[Segment], from: Place) -> Result<()> {
         let last = length.saturating_sub(format::GROUP_ALIGN);
         let seal = walker.sound_header_at(last)?;
         // A segment made ahead was told the number that was next when it was made.
-        if seal.is_none_or(|seal| seal.group + 1 < next.header.first_group) {
+        let ends = |seal: &GroupHeader| {
+            last + format::align_up(u64::from(seal.bytes)) == length
+                && seal.group >= next.header.first_group.saturating_sub(1)
+        };
+        if !seal.as_ref().is_some_and(ends) {
             return Err(Error::corruption(format!(
                 "{} has {length} bytes and does not end in its seal: it was cut or exchanged; \
                  restore it from a backup, nothing was changed",
