@@ -440,7 +440,10 @@ impl Database {
         if let Some(scheduler) = &self.scheduler {
             scheduler.join_log();
         }
-        // Whatever the log said, nothing more will be written: another may open.
+        // Whoever still flushes, merges or rebuilds finds it closed and ends: then, whatever the
+        // log said, nothing more will be written, and another may open.
+        let _changing = self.shared.changing.lock();
+        self.shared.upkeep.settle();
         *self.shared.lock.lock() = None;
         closed
     }
@@ -554,12 +557,7 @@ impl Shared {
         if !rebuild.is_empty() {
             return self.rebuild_locked(rebuild, Some(schema), |_, _| {});
         }
-        self.store.replace_catalog(Catalog::new(schema, Some(&known), &[]));
-        self.write_checkpoint().inspect_err(|_| {
-            // What is not durable did not happen.
-            let back = Catalog::new(known.schema.clone(), Some(&known), &[]);
-            self.store.replace_catalog(back);
-        })
+        self.save_schema(Catalog::new(schema, Some(&known), &[]))
     }
 
     /// History older than asked for is not answered any more.
@@ -591,11 +589,16 @@ impl Shared {
         let ahead = self.pipeline.ahead_step();
         let idle = self.pipeline.idle_step();
         let aged = self.raise_floor();
-        Ok(flushed? | ahead? | idle? | aged?)
+        // The floor rises with time: no reason to look again at once.
+        aged?;
+        Ok(flushed? | ahead? | idle?)
     }
 
     /// One step of any kind, for those who run without threads.
     pub fn any_step(&self) -> Result<bool> {
+        if self.options.mode == Mode::Read {
+            return self.heal_step();
+        }
         let stepped = self.step()?;
         Ok(stepped
             || self.heal_step()?

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::cache;
 use crate::checkpoint::Stored;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{LEDGER, Ledger};
 use crate::log::Lsn;
 use crate::log::format::DatabaseId;
@@ -20,7 +20,7 @@ use crate::ordered::merge::{self, Keep, Target};
 use crate::ordered::run::{self, BlockCache, Run, RunInfo};
 use crate::ordered::{Entry, MASKS, Ordered};
 use crate::schema::{Kind, Structure, StructureId};
-use crate::storage::{File, Storage};
+use crate::storage::{File, Open, Storage};
 use crate::store::{Catalog, Store};
 
 /// The files of runs: their directory, their numbers, and what is held of their blocks in memory.
@@ -81,6 +81,11 @@ impl Files {
         work: impl FnOnce(&Target<'_>) -> Result<T>,
     ) -> Result<T> {
         let uid = self.prepare()?;
+        // Somebody else's, then, who must not lose it to the cleaning up below.
+        if self.storage.open(&run::path(uid), Open::Read).is_ok() {
+            let path = run::path(uid);
+            return Err(Error::new(ErrorKind::Storage, format!("{path} is there already")));
+        }
         let (storage, database) = (&*self.storage, self.database);
         work(&Target { storage, database, uid, structure, sought })
             .inspect_err(|_| self.discard(uid))

@@ -199,11 +199,11 @@ impl Reader {
         if let At::Newest = self.at {
             self.check()?;
             let lsn = self.shared.pipeline.strong()?;
-            let found = self.find_one(&self.shared.store.snapshot(lsn), id, key)?;
+            let found = self.find_one(&self.shared.store.snapshot(lsn), id, key);
             // Nothing was published meanwhile, so nothing that this LSN sees was dropped: a pin
             // would have kept nothing more.
             if self.shared.pipeline.visible() == lsn {
-                return Ok(found.map(|(value, _)| value));
+                return Ok(found?.map(|(value, _)| value));
             }
         }
         Ok(self.find_one(&*self.look()?, id, key)?.map(|(value, _)| value))

@@ -23,6 +23,9 @@ use crate::store::{Catalog, with_sources};
 /// So many missing commits are caught up with while nothing is applied.
 const CAUGHT_UP: u64 = 256;
 
+/// The memory of what is made again is looked at once in so many operations.
+const LOOK_EVERY: usize = 4_096;
+
 impl Shared {
     pub fn rebuild(
         &self,
@@ -49,14 +52,31 @@ impl Shared {
         let only = with_sources(&links, structures);
         let catalog = Arc::new(Catalog::new(schema, Some(&known), &only));
         let made = self.make_again(&catalog, &only, progress);
-        if made.is_err() && !Arc::ptr_eq(&known, &self.store.catalog()) {
+        if made.is_ok() {
+            return made;
+        }
+        self.discard_apart(&catalog, &only);
+        if !Arc::ptr_eq(&known, &self.store.catalog()) {
             // They are in use and not durable, and what is not durable did not happen: what they
             // replaced is made again in memory, with the commits that came meanwhile.
             let back = Arc::new(Catalog::new(known.schema.clone(), Some(&known), &only));
+            let only: Vec<StructureId> =
+                only.into_iter().filter(|id| back.structures.contains_key(id)).collect();
             let newest = self.replay_upto(&back, &only, &mut |_, _| {})?;
             self.catch_up(&back, &only, newest)?;
         }
         made
+    }
+
+    /// Files of structures that did not come into use, or are in use no more.
+    fn discard_apart(&self, catalog: &Catalog, only: &[StructureId]) {
+        if self.options.mode == Mode::Read {
+            return;
+        }
+        for known in only.iter().filter_map(|id| catalog.structures.get(id)) {
+            let layers = known.ordered.layers();
+            layers.runs.iter().for_each(|run| self.files.discard(run.info().uid));
+        }
     }
 
     fn make_again(
@@ -68,12 +88,7 @@ impl Shared {
         let done = self.replay_upto(catalog, only, &mut progress)?;
         let replaced = self.store.catalog();
         self.swap_structures(|| self.catch_up(catalog, only, done))?;
-        let writes = self.options.mode == Mode::ReadWrite;
-        for id in only.iter().filter(|_| writes) {
-            let runs = replaced.structures.get(id).map(|known| known.ordered.layers());
-            let runs = runs.iter().flat_map(|layers| &layers.runs);
-            runs.for_each(|run| self.files.discard(run.info().uid));
-        }
+        self.discard_apart(&replaced, only);
         let newest = self.pipeline.visible();
         progress(newest, newest);
         Ok(())
@@ -86,11 +101,13 @@ impl Shared {
         only: &[StructureId],
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Lsn> {
-        let mut done = 0;
+        let (mut done, mut unlooked) = (0, 0);
         self.each_durable(|commit, newest| {
             self.store.apply_to(catalog, commit, Some(only))?;
             done = commit.lsn;
-            if done.is_multiple_of(CAUGHT_UP) {
+            unlooked += commit.frames.ops.len();
+            if unlooked >= LOOK_EVERY {
+                unlooked = 0;
                 self.write_apart(catalog, only, done)?;
                 progress(done, newest);
             }
@@ -98,7 +115,7 @@ impl Shared {
         })?;
         loop {
             let newest = self.pipeline.visible();
-            if newest - done <= CAUGHT_UP {
+            if newest.saturating_sub(done) <= CAUGHT_UP {
                 return Ok(done);
             }
             for lsn in done + 1..=newest {
@@ -119,6 +136,7 @@ impl Shared {
         for segment in self.segments.all() {
             let mut walker = Walker::new(&segment, expected);
             while walker.expected.lsn <= newest {
+                self.check_open()?;
                 let group = match walker.step()? {
                     Step::Group(group) => group,
                     Step::End => break,

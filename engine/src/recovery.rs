@@ -203,7 +203,7 @@ pub struct Restored {
 /// No number of a file that is there is given to another.
 pub fn reserve_numbers(files: &Files) -> Result<()> {
     for name in list(&*files.storage, run::RUNS_DIR)? {
-        files.reserve_below(run::number(&name).map_or(0, |uid| uid + 1));
+        files.reserve_below(run::number(&name).map_or(0, |uid| uid.saturating_add(1)));
     }
     Ok(())
 }
@@ -213,7 +213,9 @@ pub fn restore(found: &Found, files: &Files, epochs: &Arc<Epochs>) -> Result<Res
     let newest = newest_checkpoint(found)?;
     let Some(checkpoint) = newest else { return Ok(beginning(epochs)) };
     files.reserve_below(checkpoint.next_uid);
-    if checkpoint.stored.is_empty() {
+    // One that leaves a structure out cannot tell where its replay begins.
+    let structures = checkpoint.schema.structures.iter().map(|structure| structure.id);
+    if !structures.chain([LEDGER]).all(|id| checkpoint.of(id).is_some()) {
         return Ok(beginning(epochs));
     }
     let mut runs: HashMap<u32, (Vec<Arc<Run>>, Lsn)> = HashMap::new();
@@ -259,24 +261,26 @@ fn list(storage: &dyn Storage, path: &str) -> Result<Vec<String>> {
 
 /// The newest checkpoint of the log; `None` if none can be found without walking all of it.
 fn newest_checkpoint(found: &Found) -> Result<Option<Checkpoint>> {
-    let Some((place, expected)) = repair::checkpoint_group(&found.segments)? else {
-        return Ok(None);
-    };
-    let mut newest = None;
-    repair::walk(&found.segments, place, expected, |_, group| {
-        for record in group.records {
-            if let Record::Control { kind: RecordKind::Checkpoint, body, .. } = record {
-                newest = Some(Checkpoint::decode(&body)?);
+    for (place, expected) in repair::checkpoint_groups(&found.segments)? {
+        let mut newest = None;
+        repair::walk(&found.segments, place, expected, |_, group| {
+            for record in group.records {
+                if let Record::Control { kind: RecordKind::Checkpoint, body, .. } = record {
+                    newest = Some(Checkpoint::decode(&body)?);
+                }
             }
+            Ok(())
+        })?;
+        // One whose replay begins in a file that is not there cannot be followed.
+        let known = |checkpoint: &Checkpoint| {
+            let mut segments = found.segments.iter().map(|segment| segment.header.segment);
+            segments.any(|segment| segment == checkpoint.replay.place.segment)
+        };
+        if newest.as_ref().is_some_and(known) {
+            return Ok(newest);
         }
-        Ok(())
-    })?;
-    // One whose replay begins in a file that is not there cannot be followed.
-    let known = |checkpoint: &Checkpoint| {
-        let mut segments = found.segments.iter().map(|segment| segment.header.segment);
-        segments.any(|segment| segment == checkpoint.replay.place.segment)
-    };
-    Ok(newest.filter(known))
+    }
+    Ok(None)
 }
 
 /// Replays what follows the checkpoint into `store` and decides how the log ends.
@@ -303,6 +307,7 @@ fn replay(
         rebuild: Vec::new(),
         files,
         memtable_bytes,
+        unlooked: 0,
     };
     let end =
         repair::walk(&found.segments, mark.place, mark.expected(), |_, group| replay.group(group))?;
@@ -319,10 +324,12 @@ struct Replay<'a> {
     files: &'a Files,
     /// Memtables above this are written to runs; a reader, who must not write, has no bound.
     memtable_bytes: u64,
+    /// Operations since they were looked at.
+    unlooked: u64,
 }
 
-/// The memtables are looked at once in so many commits.
-const LOOK_EVERY: u64 = 256;
+/// The memtables are looked at once in so many operations.
+const LOOK_EVERY: u64 = 4_096;
 
 impl Replay<'_> {
     fn group(&mut self, group: GroupRead) -> Result<()> {
@@ -352,9 +359,12 @@ impl Replay<'_> {
         self.time = self.time.max(commit.time);
         self.store.apply(commit)?;
         self.store.publish(commit.lsn);
-        if commit.lsn.is_multiple_of(LOOK_EVERY)
-            && self.store.memtable_bytes().0 > self.memtable_bytes
-        {
+        self.unlooked += commit.frames.ops.len() as u64;
+        if self.unlooked < LOOK_EVERY {
+            return Ok(());
+        }
+        self.unlooked = 0;
+        if self.store.memtable_bytes().0 > self.memtable_bytes {
             let catalog = self.store.catalog();
             flush::seal(self.store, &catalog, commit.lsn);
             flush::write_sealed(self.files, self.store, &catalog, commit.lsn)?;
@@ -405,7 +415,8 @@ pub fn quarantine(storage: &dyn Storage, live: impl Fn(u64) -> bool) -> Result<V
     }
     storage.create_dir(QUARANTINE_DIR)?;
     for name in &earlier {
-        storage.remove(&format!("{QUARANTINE_DIR}/{name}"))?;
+        // What cannot be removed (a directory that somebody put there) is in nobody's way.
+        let _ = storage.remove(&format!("{QUARANTINE_DIR}/{name}"));
     }
     let mut moved = Vec::new();
     for name in strays {

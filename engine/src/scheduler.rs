@@ -120,10 +120,22 @@ fn run_steps(shared: &Shared) {
 /// Flushes and merges, slice by slice, until the database closes or goes. It holds no handle while
 /// it waits: the last one to go gives back the lock.
 fn keep_up(shared: &Weak<Shared>, upkeep: &Upkeep) {
-    while !upkeep.is_stopping() {
+    let guard = Guard(upkeep);
+    while !guard.0.is_stopping() {
         let Some(shared) = shared.upgrade() else { return };
         let pause = shared.upkeep_turn();
         drop(shared);
         upkeep.await_work(pause.unwrap_or(FLUSH_EVERY));
+    }
+}
+
+/// A panic ends the thread; those who would wait for it are told.
+struct Guard<'a>(&'a Upkeep);
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.abandon();
+        }
     }
 }

@@ -128,6 +128,8 @@ pub struct Store {
     floor: AtomicU64,
     /// The newest LSN a reader may have begun at.
     published: AtomicU64,
+    /// What lies above was lost when the log failed.
+    withdrawn: AtomicU64,
     keeps_all: bool,
     now: Box<dyn Fn() -> Micros + Send + Sync>,
     /// Called when a group of commits was applied, under the lock that sequences them.
@@ -149,6 +151,7 @@ impl Store {
             snapshots: Arc::default(),
             floor: AtomicU64::new(0),
             published: AtomicU64::new(0),
+            withdrawn: AtomicU64::new(Lsn::MAX),
             keeps_all,
             now,
             hook: OnceLock::new(),
@@ -346,7 +349,7 @@ impl Snapshot<'_> {
     ) -> Result<Vec<Hit>> {
         let known = self.catalog.structure(structure);
         let searchable = known.vectors.as_ref().expect("a vectors structure can be searched");
-        let durable = self.store.published.load(Ordering::Acquire);
+        let durable = self.store.withdrawn.load(Ordering::Acquire);
         let tail = searchable.tail(&known.ordered, &self.store.values, durable)?;
         Ok(match only {
             Some(keys) => tail.search_keys(query, k, self.lsn, keys, pending),
@@ -485,6 +488,10 @@ impl Change for Snapshot<'_> {
 pub struct Applier(pub Arc<Store>);
 
 impl crate::commit::pipeline::Apply for Applier {
+    fn withdrawn(&self, durable: Lsn) {
+        self.0.withdrawn.store(durable, Ordering::Release);
+    }
+
     fn published(&self, lsn: Lsn) {
         self.0.publish(lsn);
         if let Some(hook) = self.0.hook.get() {

@@ -57,6 +57,12 @@ pub struct Upkeep {
     runs: AtomicU64,
     /// Why the last flush or merge failed, and when one may be tried again.
     failure: Mutex<Option<(Error, u64)>>,
+    /// When a structure may be made again after that failed, and how long it waited before.
+    heal_again: Mutex<(u64, u64)>,
+    /// Files that no checkpoint will name once the next one is durable.
+    obsolete: Mutex<Vec<u64>>,
+    /// Runs came or went that no durable checkpoint tells of.
+    unsaved: AtomicBool,
     /// Notified when there is work for the thread, and when some was done.
     gate: Mutex<()>,
     work: Condvar,
@@ -93,6 +99,24 @@ impl Upkeep {
         if active >= seal_at(memtable_bytes) {
             self.work.notify_one();
         }
+    }
+
+    /// The thread is gone for good: writers must not wait for it.
+    pub fn abandon(&self) {
+        let bug = Error::new(ErrorKind::Failed, "an invariant of the upkeep was broken (a bug)");
+        *self.failure.lock() = Some((bug, u64::MAX));
+        let _gate = self.gate.lock();
+        self.done.notify_all();
+    }
+
+    /// Waits for whoever changes runs.
+    pub fn settle(&self) {
+        drop(self.changing.lock());
+    }
+
+    /// Files to remove once a checkpoint that does not name them is durable.
+    pub fn make_obsolete(&self, uids: impl IntoIterator<Item = u64>) {
+        self.obsolete.lock().extend(uids);
     }
 
     /// Ends every wait for good.
@@ -149,11 +173,22 @@ impl Shared {
 
     /// One background step: memtables that are due become runs. `true` if it did something.
     pub fn flush_step(&self) -> Result<bool> {
-        let full = self.store.memtable_bytes().0 >= seal_at(self.options.memtable_bytes);
-        if !full && self.log_behind() < LOG_BEHIND_BYTES_MAX {
+        if self.options.mode == Mode::Read || !self.flush_is_due() {
             return Ok(false);
         }
-        self.flush_memtables()
+        self.check_writable()?;
+        let _changing = self.upkeep.changing.lock();
+        // Another may have done it meanwhile.
+        if self.flush_is_due() { self.flush_locked(false) } else { Ok(true) }
+    }
+
+    /// Sealed memtables that nobody is writing are those of a flush that failed.
+    fn flush_is_due(&self) -> bool {
+        let (active, sealed) = self.store.memtable_bytes();
+        active >= seal_at(self.options.memtable_bytes)
+            || sealed > 0
+            || self.upkeep.unsaved.load(Ordering::Relaxed)
+            || self.log_behind() >= LOG_BEHIND_BYTES_MAX
     }
 
     /// Bytes of log that an opening now would replay.
@@ -172,8 +207,8 @@ impl Shared {
 
     /// Writes every memtable to runs and a checkpoint that names them.
     pub fn flush_memtables(&self) -> Result<bool> {
-        self.check_writable()?;
         let _changing = self.upkeep.changing.lock();
+        self.check_writable()?;
         self.flush_locked(false)
     }
 
@@ -181,6 +216,7 @@ impl Shared {
     /// state durable before anything else about runs can change.
     pub fn swap_structures(&self, swap: impl FnOnce() -> Result<()>) -> Result<()> {
         let _changing = self.upkeep.changing.lock();
+        self.check_open()?;
         swap()?;
         if self.options.mode == Mode::ReadWrite {
             self.flush_locked(true)?;
@@ -203,8 +239,9 @@ impl Shared {
         self.pipeline.flush()?;
         let wrote = flush::write_sealed(&self.files, &self.store, &catalog, upto)?;
         self.checkpoint.write().replay = mark;
-        if wrote || must_checkpoint {
-            self.write_checkpoint_locked()?;
+        let unsaved = self.upkeep.unsaved.fetch_or(wrote, Ordering::Relaxed);
+        if wrote || unsaved || must_checkpoint {
+            self.write_checkpoint_locked(&catalog)?;
         }
         self.take_stock();
         self.count_runs();
@@ -224,17 +261,35 @@ impl Shared {
     /// Writes a checkpoint of what is live now.
     pub fn write_checkpoint(&self) -> Result<()> {
         let _changing = self.upkeep.changing.lock();
-        self.write_checkpoint_locked()
+        self.write_checkpoint_locked(&self.store.catalog())
     }
 
-    fn write_checkpoint_locked(&self) -> Result<()> {
+    /// Makes a catalogue that needs nothing made again durable, then puts it in use.
+    pub fn save_schema(&self, catalog: Catalog) -> Result<()> {
+        let _changing = self.upkeep.changing.lock();
+        let known = self.store.catalog();
+        let saved = self.write_checkpoint_locked(&catalog);
+        if saved.is_err() {
+            self.checkpoint.write().schema = known.schema.clone();
+            return saved;
+        }
+        let dropped = known.structures.iter();
+        let dropped = dropped.filter(|(id, _)| !catalog.structures.contains_key(id));
+        for (_, dropped) in dropped {
+            let layers = dropped.ordered.layers();
+            layers.runs.iter().for_each(|run| self.files.discard(run.info().uid));
+        }
+        self.store.replace_catalog(catalog);
+        Ok(())
+    }
+
+    fn write_checkpoint_locked(&self, catalog: &Catalog) -> Result<()> {
         let body = {
             let mut checkpoint = self.checkpoint.write();
-            let catalog = self.store.catalog();
             checkpoint.schema = catalog.schema.clone();
             checkpoint.floor = self.store.floor();
             checkpoint.next_uid = self.files.next_uid();
-            checkpoint.stored = flush::stored(&self.store, &catalog);
+            checkpoint.stored = flush::stored(&self.store, catalog);
             let least = checkpoint.stored.iter().map(|stored| stored.applied).min();
             if least.is_some_and(|least| least + 1 < checkpoint.replay.lsn) {
                 // A structure that was made again and could not be written out yet.
@@ -243,12 +298,19 @@ impl Shared {
             checkpoint.encode()
         };
         self.pipeline.control(RecordKind::Checkpoint, &body)?;
+        self.upkeep.unsaved.store(false, Ordering::Relaxed);
+        let obsolete = std::mem::take(&mut *self.upkeep.obsolete.lock());
+        obsolete.into_iter().for_each(|uid| self.files.discard(uid));
         Ok(())
     }
 
     /// One background step: a slice of a merge, if one is due. `true` if it did something.
     pub fn merge_step(&self) -> Result<bool> {
+        if self.options.mode == Mode::Read {
+            return Ok(false);
+        }
         let mut changing = self.upkeep.changing.lock();
+        self.check_open()?;
         if changing.is_none() {
             *changing = self.choose_merge()?;
         }
@@ -282,8 +344,12 @@ impl Shared {
         }
     }
 
+    /// Whether what is merged is still what is in use: not so once it was made again or dropped.
     fn is_current(&self, merging: &Merging) -> bool {
         let catalog = self.store.catalog();
+        if !self.ordered_of(&merging.owner).holds(&merging.merge.inputs) {
+            return false;
+        }
         match (&merging.owner, catalog.structures.get(&merging.structure)) {
             (None, _) => true,
             (Some(owner), Some(now)) => Arc::ptr_eq(owner, now),
@@ -371,10 +437,10 @@ impl Shared {
         });
         let run = finished.inspect_err(|_| self.files.discard(uid))?;
         self.ordered_of(&owner).install_merge(&inputs, run);
-        self.write_checkpoint_locked()?;
-        inputs.iter().for_each(|input| self.files.discard(input.info().uid));
         self.count_runs();
-        Ok(())
+        self.upkeep.unsaved.store(true, Ordering::Relaxed);
+        self.upkeep.make_obsolete(inputs.iter().map(|input| input.info().uid));
+        self.write_checkpoint_locked(&self.store.catalog())
     }
 
     /// One background step: a dictionary that is due is trained, made durable, and used from then
@@ -410,10 +476,37 @@ impl Shared {
                 damaged = Some(structure);
             }
         });
+        let Some(damaged) = damaged else { return Ok(false) };
+        // Whoever changes the schema or rebuilds comes first.
+        let Some(_changing) = self.changing.try_lock() else { return Ok(false) };
         match damaged {
-            None => Ok(false),
-            Some(LEDGER) => self.heal_ledger().map(|()| true),
-            Some(id) => self.rebuild(vec![id], None, |_, _| {}).map(|()| true),
+            LEDGER => self.heal_ledger()?,
+            id => self.rebuild_locked(vec![id], None, |_, _| {
+                // It may take long, and memory must not fill up meanwhile; an error comes again.
+                let _ = self.flush_step();
+            })?,
+        }
+        Ok(true)
+    }
+
+    /// A turn at healing; what fails is tried again ever more seldom.
+    fn heal_turn(&self) -> bool {
+        let now = self.options.clock.monotonic_nanos();
+        if now < self.upkeep.heal_again.lock().0 {
+            return false;
+        }
+        let healed = self.heal_step();
+        let mut again = self.upkeep.heal_again.lock();
+        match healed {
+            Ok(healed) => {
+                *again = (0, RETRY_NANOS);
+                healed
+            }
+            Err(_) => {
+                let wait = again.1.max(RETRY_NANOS);
+                *again = (now.saturating_add(wait), wait.saturating_mul(2));
+                false
+            }
         }
     }
 
@@ -442,11 +535,11 @@ impl Shared {
         if self.upkeep.failure.lock().as_ref().is_some_and(|(_, again)| now < *again) {
             return false;
         }
-        let turn = (|| Ok(self.heal_step()? || self.flush_step()? || self.merge_step()?))();
+        let turn = (|| Ok(self.flush_step()? || self.merge_step()?))();
         match turn {
             Ok(more) => {
                 *self.upkeep.failure.lock() = None;
-                more
+                more || self.heal_turn()
             }
             Err(error) => {
                 let again = now.saturating_add(RETRY_NANOS);

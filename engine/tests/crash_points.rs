@@ -36,7 +36,7 @@ use waferdb::storage::simulated::{ImagePlan, SimulatedStorage};
 use waferdb::transaction::{Mode, TransactionOptions};
 
 const STEPS: usize = 90;
-const SEEDS: u64 = 8;
+const SEEDS: u64 = 7;
 const THREADS: usize = 2;
 const STATES_MIN: u64 = 300_000;
 const PAIRS_MIN: usize = 2_000;

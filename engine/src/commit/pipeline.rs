@@ -78,6 +78,8 @@ impl Ticket {
 /// Takes commits into the structures, in LSN order, one at a time.
 pub trait Apply: Send + Sync {
     fn apply(&self, sequenced: &Sequenced) -> Result<()>;
+    /// What lies above is lost: the log failed before it was durable.
+    fn withdrawn(&self, durable: Lsn);
     /// Readers see everything up to here from now on.
     fn published(&self, lsn: Lsn);
 }
@@ -505,6 +507,7 @@ impl Pipeline {
         let attempted = flying.max(sequence.durable);
         sequence.failure = Some(Failure { cause, attempted });
         self.visible.fetch_min(sequence.durable, Ordering::AcqRel);
+        self.apply.withdrawn(sequence.durable);
         sequence.served = false;
         self.work.notify_all();
         while let Some(group) = sequence.queue.take() {

@@ -301,17 +301,35 @@ pub fn newest_checkpoint(end: &End) -> Option<Place> {
     (header.checkpoint.segment > 0).then_some(header.checkpoint)
 }
 
-/// The group that holds the newest checkpoint named by a later one, and what it continues; found
-/// by the headers of the last segment in use. Whether it is sound is for the walk to say.
-pub fn checkpoint_group(segments: &[Segment]) -> Result<Option<(Place, Expected)>> {
-    let mut newest = None;
+/// Groups that hold a checkpoint, newest first, and what each continues; found by the headers of
+/// the last segments in use. The newest may be torn: whether one is sound is for the walk to say.
+pub fn checkpoint_groups(segments: &[Segment]) -> Result<Vec<(Place, Expected)>> {
+    const CANDIDATES: usize = 3;
+    let mut places: Vec<Place> = Vec::new();
     for segment in segments.iter().rev() {
-        headers(segment, |_, header| newest = Some(header.checkpoint))?;
-        if newest.is_some() {
+        let mut named: Vec<Place> = Vec::new();
+        headers(segment, |_, header| {
+            if header.checkpoint.segment > 0 && named.last() != Some(&header.checkpoint) {
+                named.push(header.checkpoint);
+            }
+        })?;
+        named.reverse();
+        places.extend(named);
+        places.dedup();
+        if places.len() >= CANDIDATES {
             break;
         }
     }
-    let Some(place) = newest.filter(|place| place.segment > 0) else { return Ok(None) };
+    places.truncate(CANDIDATES);
+    let mut groups = Vec::new();
+    for place in places {
+        groups.extend(group_of(segments, place)?);
+    }
+    Ok(groups)
+}
+
+/// The group around a place.
+fn group_of(segments: &[Segment], place: Place) -> Result<Option<(Place, Expected)>> {
     let holder = segments.iter().find(|segment| segment.header.segment == place.segment);
     let Some(holder) = holder else { return Ok(None) };
     let mut found = None;

@@ -274,6 +274,13 @@ impl Ordered {
         self.layers.store(Arc::new(Layers { active, sealed, runs }));
     }
 
+    /// Whether these runs are here, as neighbours.
+    pub fn holds(&self, inputs: &[Arc<Run>]) -> bool {
+        let layers = self.layers.load();
+        let mut windows = layers.runs.windows(inputs.len());
+        windows.any(|window| window.iter().zip(inputs).all(|(a, b)| Arc::ptr_eq(a, b)))
+    }
+
     /// What the planner of merges needs to know, newest first.
     pub fn shapes(&self) -> Vec<Shape> {
         let layers = self.layers.load();

@@ -11,12 +11,14 @@
 pub mod query;
 pub mod read;
 
+use std::sync::Arc;
+
 use crate::codec::msgpack::{self, Shape};
 use crate::codec::order;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 use crate::lookup::{Change, Look, Operation, Tree};
-use crate::ordered::{Direction, Entry, Range};
+use crate::ordered::{Direction, Entry, Range, Slot};
 use crate::schema::{Kind, RowCodec, Schema, Structure, StructureId};
 
 /// What is derived from a row, as its structure declares it.
@@ -135,7 +137,7 @@ pub fn delete(state: &impl Change, derived: &Derived<'_>, key: &[u8]) -> Result<
 pub fn forget(state: &impl Change, derived: &Derived<'_>, key: &[u8]) -> Result<()> {
     if !derived.is_plain() {
         for version in state.versions(derived.rows(), key)? {
-            let row = state.value(&version.entry.slot)?;
+            let Some(row) = old_row(state, &version.entry.slot)? else { continue };
             for (tree, entry) in derived.entries(key, &row) {
                 state.erase(tree, &entry);
             }
@@ -143,6 +145,17 @@ pub fn forget(state: &impl Change, derived: &Derived<'_>, key: &[u8]) -> Result<
     }
     state.erase(derived.rows(), key);
     Ok(())
+}
+
+/// A row that a durable commit replaces or removes. Where its bytes are lost, its index entries
+/// stay behind, which is harmless (each is checked against its row); to refuse the commit would
+/// make the database one that cannot be opened.
+fn old_row(state: &impl Look, slot: &Slot) -> Result<Option<Arc<[u8]>>> {
+    match state.value(slot) {
+        Ok(row) => Ok(Some(row)),
+        Err(error) if error.kind() == ErrorKind::Corruption && !error.is_derived() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn change_indexes(
@@ -155,7 +168,7 @@ fn change_indexes(
         return Ok(());
     }
     let old = match state.get(derived.rows(), key)? {
-        Some(version) => Some(state.value(&version.entry.slot)?),
+        Some(version) => old_row(state, &version.entry.slot)?,
         None => None,
     };
     let before = old.map(|row| derived.entries(key, &row)).unwrap_or_default();

@@ -59,7 +59,7 @@ pub fn group_walk(input: &[u8]) {
         assert_eq!(end.expected.lsn, commits.len() as u64 + 1);
         repair::report(&end, commits.len() as u64);
     }
-    let _ = repair::checkpoint_group(&found.segments);
+    let _ = repair::checkpoint_groups(&found.segments);
     for segment in &found.segments {
         let mut walker = Walker::new(segment, repair::first_expected());
         while let Ok(Step::Group(_)) = walker.step() {}

@@ -7,6 +7,7 @@
 //! 1. A choice is a window of at least two neighbours, newest first.
 //! 2. Runs of which no two share keys (those in the order of the log) cost a reader nothing and
 //!    are left alone until they are many.
+//! 3. Where nothing is chosen there are fewer than `RUNS_MAX` runs.
 
 use std::ops::Range;
 
@@ -15,6 +16,8 @@ const DISJOINT_MAX: usize = 64;
 /// Tiny ones cost more as files than as bytes.
 const DISJOINT_TINY_MAX: usize = 16;
 const TINY_BYTES: u64 = 16 << 10;
+/// There are fewer runs than this where nothing is chosen.
+const RUNS_MAX: usize = 96;
 /// What the smallest tier holds; runs below it are of one tier.
 const TIER_BYTES: u64 = 256 << 10;
 /// Tiers above the smallest: more than any disk holds.
@@ -34,7 +37,16 @@ fn tier(bytes: u64, fan_out: usize) -> u32 {
 
 /// The runs to merge, of `runs` newest first; `None` where all is well.
 pub fn choose(runs: &[Shape], fan_out: usize) -> Option<Range<usize>> {
-    (0..=TIERS_MAX).find_map(|limit| choose_tier(runs, limit, fan_out))
+    let tiered = (0..=TIERS_MAX).find_map(|limit| choose_tier(runs, limit, fan_out));
+    tiered.or_else(|| (runs.len() >= RUNS_MAX).then(|| cheapest(runs, fan_out)))
+}
+
+/// Of too many runs that no tier gathers, the neighbours that cost least.
+fn cheapest(runs: &[Shape], fan_out: usize) -> Range<usize> {
+    let bytes =
+        |start: usize| runs[start..start + fan_out].iter().map(|run| run.bytes).sum::<u64>();
+    let start = (0..=runs.len() - fan_out).min_by_key(|start| bytes(*start)).unwrap_or(0);
+    start..start + fan_out
 }
 
 /// Between runs of the tier smaller ones may lie, never a larger one.
@@ -106,6 +118,22 @@ mod tests {
         let mut mixed = vec![apart; 20];
         mixed[7].apart = false;
         assert_eq!(choose(&mixed, 8), Some(0..20));
+    }
+
+    #[test]
+    fn sizes_that_cut_each_others_windows_do_not_pile_up() {
+        for apart in [true, false] {
+            let mut runs: Vec<Shape> = Vec::new();
+            for number in 0..4_000_u64 {
+                let bytes = [100 << 10, 100 << 10, 1 << 20, 4 << 20][number as usize % 4];
+                runs.insert(0, Shape { bytes, apart });
+                while let Some(window) = choose(&runs, 8) {
+                    let bytes = runs[window.clone()].iter().map(|run| run.bytes).sum();
+                    runs.splice(window, [Shape { bytes, apart }]);
+                }
+                assert!(runs.len() < RUNS_MAX, "{} runs", runs.len());
+            }
+        }
     }
 
     /// Flushes of one size: how often a byte is rewritten, and how many runs a reader meets.
