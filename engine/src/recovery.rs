@@ -357,7 +357,7 @@ impl Replay<'_> {
 
     fn commit(&mut self, commit: &Commit) -> Result<()> {
         self.time = self.time.max(commit.time);
-        self.store.apply(commit)?;
+        self.store.replay(commit)?;
         self.store.publish(commit.lsn);
         self.unlooked += commit.frames.ops.len() as u64;
         if self.unlooked < LOOK_EVERY {
