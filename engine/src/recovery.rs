@@ -21,7 +21,7 @@ use crate::log::format::{
     DatabaseId, Place, RECORD_HEADER_BYTES, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader,
 };
 use crate::log::packed::{self, DictionaryAt};
-use crate::log::reader::{ControlAt, Epochs, Expected, GroupRead};
+use crate::log::reader::{ControlAt, Epochs, Expected, GroupRead, Step, Walker};
 use crate::log::record::{Commit, Record};
 use crate::log::repair::{self, End, Found};
 use crate::log::segment::{self, LOG_DIR, Segment};
@@ -259,25 +259,27 @@ fn list(storage: &dyn Storage, path: &str) -> Result<Vec<String>> {
     }
 }
 
-/// The newest checkpoint of the log; `None` if none can be found without walking all of it.
+/// The newest checkpoint of the log; `None` if none can be found without walking all of it. A group
+/// that holds one names it in its own header, so that no later one can hold a newer.
 fn newest_checkpoint(found: &Found) -> Result<Option<Checkpoint>> {
+    let known = |number: u64| {
+        found.segments.iter().find(move |segment| segment.header.segment == number)
+    };
     for (place, expected) in repair::checkpoint_groups(&found.segments)? {
-        let mut newest = None;
-        repair::walk(&found.segments, place, expected, |_, group| {
-            for record in group.records {
-                if let Record::Control { kind: RecordKind::Checkpoint, body, .. } = record {
-                    newest = Some(Checkpoint::decode(&body)?);
-                }
+        let Some(segment) = known(place.segment) else { continue };
+        let mut walker = Walker::new(segment, expected);
+        walker.offset = place.offset;
+        let Step::Group(group) = walker.step()? else { continue };
+        let bodies = group.records.iter().rev().filter_map(|record| match record {
+            Record::Control { kind: RecordKind::Checkpoint, body, .. } => Some(body),
+            _ => None,
+        });
+        for body in bodies {
+            let checkpoint = Checkpoint::decode(body)?;
+            // One whose replay begins in a file that is not there cannot be followed.
+            if known(checkpoint.replay.place.segment).is_some() {
+                return Ok(Some(checkpoint));
             }
-            Ok(())
-        })?;
-        // One whose replay begins in a file that is not there cannot be followed.
-        let known = |checkpoint: &Checkpoint| {
-            let mut segments = found.segments.iter().map(|segment| segment.header.segment);
-            segments.any(|segment| segment == checkpoint.replay.place.segment)
-        };
-        if newest.as_ref().is_some_and(known) {
-            return Ok(newest);
         }
     }
     Ok(None)
