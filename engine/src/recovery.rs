@@ -262,9 +262,8 @@ fn list(storage: &dyn Storage, path: &str) -> Result<Vec<String>> {
 /// The newest checkpoint of the log; `None` if none can be found without walking all of it. A group
 /// that holds one names it in its own header, so that no later one can hold a newer.
 fn newest_checkpoint(found: &Found) -> Result<Option<Checkpoint>> {
-    let known = |number: u64| {
-        found.segments.iter().find(move |segment| segment.header.segment == number)
-    };
+    let known =
+        |number: u64| found.segments.iter().find(move |segment| segment.header.segment == number);
     for (place, expected) in repair::checkpoint_groups(&found.segments)? {
         let Some(segment) = known(place.segment) else { continue };
         let mut walker = Walker::new(segment, expected);

@@ -1,5 +1,7 @@
 //! What upkeep does when something fails: each test is named after the failure it is about.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use std::sync::Arc;
 
 use waferdb::clock::{ManualClock, SeededRandom};
