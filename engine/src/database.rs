@@ -126,17 +126,8 @@ impl Database {
         let mut recovered =
             recovery::open_log(&storage, &options, &store, known, &log, from, &files)?;
         recovered.rebuilt = damaged;
-        let shared = Self::start(
-            storage,
-            options,
-            meter,
-            store,
-            (segments, epochs),
-            files,
-            recovered,
-            lock,
-        )?;
-        let (shared, recovered) = shared;
+        let logs = (segments, epochs);
+        let shared = Self::start(storage, options, meter, store, logs, files, &recovered, lock);
         // The pipeline keeps engine time; expiry asks it from now on.
         let known = now.set(Arc::downgrade(&shared.pipeline));
         assert!(known.is_ok(), "set once");
@@ -161,9 +152,9 @@ impl Database {
         store: Store,
         (segments, epochs): (Arc<Segments>, Arc<Epochs>),
         files: Files,
-        recovered: Recovered,
+        recovered: &Recovered,
         lock: Box<dyn Lock>,
-    ) -> Result<(Arc<Shared>, Recovered)> {
+    ) -> Arc<Shared> {
         let incarnation = options.random.next_u64();
         let epoch = recovery::next_epoch(&recovered.checkpoint, &recovered.expected, incarnation);
         if options.mode == Mode::ReadWrite {
@@ -227,7 +218,7 @@ impl Database {
             lock: Mutex::new(Some(lock)),
         });
         shared.take_stock();
-        Ok((shared, recovered))
+        shared
     }
 
     pub fn shared(&self) -> &Arc<Shared> {
@@ -391,8 +382,9 @@ impl Database {
     /// Drops a structure's memory and files and makes it again from the log.
     pub fn rebuild(&self, id: StructureId, progress: impl FnMut(u64, u64)) -> Result<()> {
         self.shared.check_open()?;
+        let _changing = self.shared.changing.lock();
         self.shared.heal_ledger()?;
-        self.shared.rebuild(vec![id], None, progress)
+        self.shared.rebuild_locked(vec![id], None, progress)
     }
 
     pub fn drop_structure(&self, name: &str) -> Result<()> {

@@ -73,6 +73,20 @@ impl Files {
         let _ = self.storage.remove(&run::path(uid));
     }
 
+    pub fn discard_runs(&self, runs: &[Arc<Run>]) {
+        runs.iter().for_each(|run| self.discard(run.info().uid));
+    }
+
+    /// A structure's file with this number.
+    pub fn target<'a>(
+        &'a self,
+        uid: u64,
+        structure: StructureId,
+        sought: &'a dyn Fn(u16) -> bool,
+    ) -> Target<'a> {
+        Target { storage: &*self.storage, database: self.database, uid, structure, sought }
+    }
+
     /// Calls `work` for one structure's new file.
     pub fn write<T>(
         &self,
@@ -86,9 +100,7 @@ impl Files {
             let path = run::path(uid);
             return Err(Error::new(ErrorKind::Storage, format!("{path} is there already")));
         }
-        let (storage, database) = (&*self.storage, self.database);
-        work(&Target { storage, database, uid, structure, sought })
-            .inspect_err(|_| self.discard(uid))
+        work(&self.target(uid, structure, sought)).inspect_err(|_| self.discard(uid))
     }
 }
 
@@ -239,8 +251,8 @@ fn write_one(
         match written {
             Ok(run) => runs.push(run),
             Err(error) => {
-                let written: Written<'_> = Written { files, runs: vec![(ordered, runs)] };
-                drop(written);
+                let written = runs.iter().flatten();
+                written.for_each(|known: &Unsynced| files.discard(known.run.info().uid));
                 return Err(error);
             }
         }

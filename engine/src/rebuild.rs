@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use crate::changes;
 use crate::database::Shared;
 use crate::error::{Error, Result};
 use crate::flush;
@@ -74,8 +75,7 @@ impl Shared {
             return;
         }
         for known in only.iter().filter_map(|id| catalog.structures.get(id)) {
-            let layers = known.ordered.layers();
-            layers.runs.iter().for_each(|run| self.files.discard(run.info().uid));
+            self.files.discard_runs(&known.ordered.layers().runs);
         }
     }
 
@@ -182,15 +182,12 @@ impl Shared {
     }
 
     fn replay_one(&self, catalog: &Arc<Catalog>, only: &[StructureId], lsn: Lsn) -> Result<()> {
-        let pointer = self.place_of(lsn)?.ok_or_else(|| {
-            Error::corruption(format!("LSN {lsn} is not in the ledger of commits"))
-        })?;
-        let commit = self.store.values.commit(&pointer)?;
-        self.store.apply_to(catalog, &commit, Some(only))?;
+        self.store.apply_to(catalog, &changes::commit_at(self, lsn)?, Some(only))?;
         Ok(())
     }
 
-    /// Makes the ledger of commits again if one of its files is damaged.
+    /// Makes the ledger of commits again if one of its files is damaged. The caller holds
+    /// `changing`.
     pub fn heal_ledger(&self) -> Result<()> {
         let layers = self.store.ledger.ordered().layers();
         if layers.runs.iter().all(|run| run.verify().is_ok()) {
@@ -206,16 +203,13 @@ impl Shared {
         self.swap_structures(|| {
             let _paused = self.pipeline.pause_applying();
             for lsn in done + 1..=self.pipeline.visible() {
-                let pointer = self.place_of(lsn)?.ok_or_else(|| {
-                    Error::corruption(format!("LSN {lsn} is not in the ledger of commits"))
-                })?;
-                fresh.record(&self.store.values.commit(&pointer)?);
+                fresh.record(&changes::commit_at(self, lsn)?);
             }
             self.store.ledger.replace(&fresh);
             Ok(())
         })?;
         if self.options.mode == Mode::ReadWrite {
-            layers.runs.iter().for_each(|run| self.files.discard(run.info().uid));
+            self.files.discard_runs(&layers.runs);
         }
         Ok(())
     }

@@ -273,13 +273,13 @@ impl Shared {
             self.checkpoint.write().schema = known.schema.clone();
             return saved;
         }
-        let dropped = known.structures.iter();
-        let dropped = dropped.filter(|(id, _)| !catalog.structures.contains_key(id));
-        for (_, dropped) in dropped {
-            let layers = dropped.ordered.layers();
-            layers.runs.iter().for_each(|run| self.files.discard(run.info().uid));
-        }
         self.store.replace_catalog(catalog);
+        let now = self.store.catalog();
+        for (id, dropped) in &known.structures {
+            if !now.structures.contains_key(id) {
+                self.files.discard_runs(&dropped.ordered.layers().runs);
+            }
+        }
         Ok(())
     }
 
@@ -320,10 +320,7 @@ impl Shared {
             *changing = None;
             return Ok(true);
         }
-        let stepped = self.with_merging(merging, |merge, target, keep| {
-            merge.step(target, keep, SLICE_BYTES, SLICE_ENTRIES)
-        });
-        match stepped {
+        match self.merge_slice(merging) {
             Ok(false) => Ok(true),
             Ok(true) => {
                 let merging = changing.take().expect("just matched");
@@ -357,23 +354,16 @@ impl Shared {
         }
     }
 
-    fn with_merging<T>(
-        &self,
-        merging: &mut Merging,
-        work: impl FnOnce(&mut Merge, &merge::Target<'_>, &merge::Keep<'_>) -> Result<T>,
-    ) -> Result<T> {
+    /// `true` when all of it is done.
+    fn merge_slice(&self, merging: &mut Merging) -> Result<bool> {
         let catalog = self.store.catalog();
         let ordered = self.ordered_of(&merging.owner);
         let rules = Rules::new(&self.store, ordered, catalog.schema.by_id(merging.structure));
         let sought = |tree| rules.is_sought(tree);
-        let target = merge::Target {
-            storage: &*self.files.storage,
-            database: self.files.database,
-            uid: merging.uid,
-            structure: merging.structure,
-            sought: &sought,
-        };
-        rules.apply(merging.bottom, |keep| work(&mut merging.merge, &target, keep))
+        let target = self.files.target(merging.uid, merging.structure, &sought);
+        rules.apply(merging.bottom, |keep| {
+            merging.merge.step(&target, keep, SLICE_BYTES, SLICE_ENTRIES)
+        })
     }
 
     /// What there is to do for one structure.

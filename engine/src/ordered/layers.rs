@@ -35,6 +35,13 @@ pub struct Layers {
     pub runs: Vec<Arc<Run>>,
 }
 
+impl Layers {
+    /// Nothing was sealed or written to a run yet.
+    fn is_one_memtable(&self) -> bool {
+        self.sealed.is_empty() && self.runs.is_empty()
+    }
+}
+
 pub struct Ordered {
     /// Trees of the structure's own.
     trees: usize,
@@ -50,10 +57,6 @@ impl Ordered {
         let active = Arc::new(Memtable::new(trees + 1));
         let layers = Layers { active, sealed: Vec::new(), runs };
         Self { trees, layers: ArcSwap::from_pointee(layers), masked: AtomicBool::new(masked) }
-    }
-
-    pub fn trees(&self) -> usize {
-        self.trees
     }
 
     /// The layers as they are now.
@@ -81,7 +84,7 @@ impl Ordered {
         let layers = self.layers.load();
         let slot = self.slot(tree);
         let found = layers.active.tree(slot).state(key, lsn);
-        if found.is_some() || (layers.sealed.is_empty() && layers.runs.is_empty()) {
+        if found.is_some() || layers.is_one_memtable() {
             return Ok(found);
         }
         match below(&layers, slot, tree, key, lsn)? {
@@ -154,7 +157,7 @@ impl Ordered {
     ) -> Result<Vec<Item>> {
         let layers = self.layers.load();
         let slot = self.slot(tree);
-        if layers.sealed.is_empty() && layers.runs.is_empty() {
+        if layers.is_one_memtable() {
             return Ok(layers.active.tree(slot).page(range, direction, after, lsn, limit));
         }
         let mut scan = Scan::new(&layers, (slot, tree), range, direction, after, lsn)?;
@@ -170,7 +173,7 @@ impl Ordered {
     pub fn count(&self, tree: u16, lsn: Lsn) -> Result<u64> {
         let layers = self.layers.load();
         let slot = self.slot(tree);
-        if layers.sealed.is_empty() && layers.runs.is_empty() {
+        if layers.is_one_memtable() {
             return Ok(layers.active.tree(slot).count(lsn));
         }
         let all = Range::all();

@@ -128,10 +128,6 @@ impl Merge {
         Ok(Self { inputs, trees, at: 0, cursors: Vec::new(), output })
     }
 
-    pub fn input_bytes(&self) -> u64 {
-        self.inputs.iter().map(|run| run.info().bytes).sum()
-    }
-
     /// Goes on until about `bytes` more are written or `entries` more were read; `true` when all
     /// of it is done.
     pub fn step(
