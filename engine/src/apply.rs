@@ -99,7 +99,12 @@ pub fn operate(
             let bytes = operation.value().expect("a put has a value");
             let entry = Entry::with_slot(operation.slot.clone());
             state.set(Tree::new(id, vectors::KEYS), operation.key(), Some(entry));
-            state.put_vector(id, operation.text_key(), &vector::from_bytes(bytes)?);
+            state.put_vector(
+                id,
+                operation.text_key(),
+                &vector::from_bytes(bytes)?,
+                &operation.slot,
+            );
         }
         (Kind::Vectors { .. }, OpKind::Delete) => {
             changed = delete_vector(state, id, operation)?;

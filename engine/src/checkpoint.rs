@@ -17,12 +17,16 @@ use crate::log::packed::DictionaryAt;
 use crate::log::reader::{ControlAt, Expected};
 use crate::ordered::run::RunInfo;
 use crate::schema::Schema;
+use crate::vector::file::GraphInfo;
 
-const CHECKPOINT_VERSION: u8 = 2;
+const CHECKPOINT_VERSION: u8 = 3;
+/// Of the days when vectors had no graphs.
+const CHECKPOINT_VERSION_WITHOUT_GRAPHS: u8 = 2;
 /// Of the days when structures were in memory only: no runs, and the replay is of the whole log.
 const CHECKPOINT_VERSION_WITHOUT_RUNS: u8 = 1;
 const EPOCHS_MAX: usize = 1 << 16;
 const RUNS_MAX: usize = 1 << 16;
+const GRAPHS_MAX: usize = 1 << 10;
 const DICTIONARY_RECORD_BYTES_MAX: usize = 2 * crate::limits::DICTIONARY_BYTES_MAX;
 
 /// One writer's term: the random incarnation tells copies of a directory apart.
@@ -67,6 +71,10 @@ pub struct Stored {
     pub applied: Lsn,
     /// Newest first.
     pub runs: Vec<RunInfo>,
+    /// Of vectors: sealed segments, oldest first.
+    pub graphs: Vec<GraphInfo>,
+    /// About how many vectors are in none of them.
+    pub unsealed: u64,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -114,6 +122,10 @@ impl Checkpoint {
         self.stored.iter().flat_map(|stored| &stored.runs)
     }
 
+    pub fn graphs(&self) -> impl Iterator<Item = &GraphInfo> {
+        self.stored.iter().flat_map(|stored| &stored.graphs)
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![CHECKPOINT_VERSION];
         put_varint(&mut out, self.floor);
@@ -134,6 +146,9 @@ impl Checkpoint {
             put_varint(&mut out, stored.applied);
             put_varint(&mut out, stored.runs.len() as u64);
             stored.runs.iter().for_each(|run| run.encode(&mut out));
+            put_varint(&mut out, stored.graphs.len() as u64);
+            stored.graphs.iter().for_each(|graph| graph.encode(&mut out));
+            put_varint(&mut out, stored.unsealed);
         }
         put_varint(&mut out, self.dictionaries.len() as u64);
         for DictionaryAt { id, record: ControlAt { place, bytes, epoch } } in &self.dictionaries {
@@ -147,7 +162,7 @@ impl Checkpoint {
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let mut decoder = Decoder::new(bytes);
         let version = decoder.u8()?;
-        if version != CHECKPOINT_VERSION && version != CHECKPOINT_VERSION_WITHOUT_RUNS {
+        if !(CHECKPOINT_VERSION_WITHOUT_RUNS..=CHECKPOINT_VERSION).contains(&version) {
             return Err(Error::new(
                 crate::error::ErrorKind::Format,
                 format!("a checkpoint of version {version}: open it with a newer waferdb"),
@@ -168,7 +183,8 @@ impl Checkpoint {
             .map_err(|error| Error::corruption(format!("the stored schema: {error}")))?;
         let mut checkpoint = Self { epochs, floor, schema, ..Self::default() };
         if version != CHECKPOINT_VERSION_WITHOUT_RUNS {
-            checkpoint.decode_stored(&mut decoder)?;
+            let with_graphs = version != CHECKPOINT_VERSION_WITHOUT_GRAPHS;
+            checkpoint.decode_stored(&mut decoder, with_graphs)?;
         }
         if !decoder.is_empty() {
             return Err(Error::corruption("bytes behind a checkpoint"));
@@ -176,7 +192,7 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    fn decode_stored(&mut self, decoder: &mut Decoder<'_>) -> Result<()> {
+    fn decode_stored(&mut self, decoder: &mut Decoder<'_>, with_graphs: bool) -> Result<()> {
         let place = Place { segment: decoder.varint()?, offset: decoder.varint()? };
         let (group, lsn, epoch) = (decoder.varint()?, decoder.varint()?, decoder.varint()?);
         self.replay = Mark { place, group, lsn, epoch };
@@ -189,7 +205,14 @@ impl Checkpoint {
             for _ in 0..decoder.count(RUNS_MAX)? {
                 runs.push(RunInfo::decode(decoder)?);
             }
-            self.stored.push(Stored { structure, applied, runs });
+            let mut stored = Stored { structure, applied, runs, ..Stored::default() };
+            if with_graphs {
+                for _ in 0..decoder.count(GRAPHS_MAX)? {
+                    stored.graphs.push(GraphInfo::decode(decoder)?);
+                }
+                stored.unsealed = decoder.varint()?;
+            }
+            self.stored.push(stored);
         }
         for _ in 0..decoder.count(crate::limits::DICTIONARIES_MAX)? {
             let id = decoder.varint()?;
@@ -214,6 +237,10 @@ mod tests {
         RunInfo { uid, structure: 3, bytes: 4_096, root: 5, first_lsn, last_lsn, entries: 6 }
     }
 
+    fn graph(uid: u64) -> GraphInfo {
+        GraphInfo { uid, bytes: 1_024, hash: u64::MAX - uid, rows: 17, last_lsn: 79 }
+    }
+
     fn dictionary(id: u64) -> DictionaryAt {
         let place = Place { segment: 2, offset: 1_000 * id };
         DictionaryAt { id, record: ControlAt { place, bytes: 30_000, epoch: 2 } }
@@ -228,8 +255,14 @@ mod tests {
             ],
             floor: 12,
             stored: vec![
-                Stored { structure: 0, applied: 80, runs: Vec::new() },
-                Stored { structure: 3, applied: 80, runs: vec![run(7), run(2)] },
+                Stored { structure: 0, applied: 80, ..Stored::default() },
+                Stored {
+                    structure: 3,
+                    applied: 80,
+                    runs: vec![run(7), run(2)],
+                    graphs: vec![graph(4), graph(8)],
+                    unsealed: 300,
+                },
             ],
             next_uid: 9,
             dictionaries: vec![dictionary(1), dictionary(3)],

@@ -28,6 +28,7 @@ use crate::reader::Reader;
 use crate::recovery::{self, Recovered, Restored};
 use crate::scheduler::Scheduler;
 use crate::schema::{Schema, StructureId};
+use crate::sealing::Sealing;
 use crate::snapshot::Pin;
 use crate::stats::{PolicyInForce, Stats};
 use crate::storage::metered::{Meter, MeteredStorage};
@@ -36,6 +37,8 @@ use crate::store::{Applier, Catalog, Store};
 use crate::transaction::{self, Transaction, TransactionOptions};
 use crate::upkeep::Upkeep;
 use crate::values::Values;
+use crate::vector::file;
+use crate::vectors::Searchable;
 
 /// What every handle, transaction and reader of one open database shares.
 pub struct Shared {
@@ -60,6 +63,7 @@ pub struct Shared {
     pub checkpoint: RwLock<Checkpoint>,
     pub files: Files,
     pub upkeep: Arc<Upkeep>,
+    pub sealing: Sealing,
     pub stopping: Mutex<bool>,
     torn: Option<String>,
     /// Why derived files were made again at the opening, if they were.
@@ -121,7 +125,8 @@ impl Database {
         let now = Arc::new(OnceLock::<Weak<Pipeline>>::new());
         let engine_now = engine_time(&now, &options.clock);
         let keeps_all = options.history_micros.is_none();
-        let store = Store::new(catalog, ledger, values, keeps_all, engine_now);
+        let place = (Arc::clone(&storage), log.0);
+        let store = Store::new(catalog, ledger, values, keeps_all, place, engine_now);
         let (known, from) = ((&*segments, &*epochs), (checkpoint, whole));
         let mut recovered =
             recovery::open_log(&storage, &options, &store, known, &log, from, &files)?;
@@ -136,6 +141,7 @@ impl Database {
         let hook = move |store: &Store| upkeep.take_stock(store, memtable);
         assert!(shared.store.hook.set(Box::new(hook)).is_ok(), "set once");
         shared.adopt(&recovered, declared)?;
+        shared.warm_vectors()?;
         let background = shared.options.background && shared.options.mode == Mode::ReadWrite;
         let scheduler = background.then(|| {
             let (upkeep, pipeline) = (Arc::clone(&shared.upkeep), Arc::clone(&shared.pipeline));
@@ -211,6 +217,7 @@ impl Database {
             checkpoint: RwLock::new(recovered.checkpoint.clone()),
             files,
             upkeep: Arc::default(),
+            sealing: Sealing::default(),
             stopping: Mutex::new(false),
             torn: recovered.torn.clone(),
             rebuilt: recovered.rebuilt.clone(),
@@ -373,6 +380,19 @@ impl Database {
         self.shared.flush_memtables()
     }
 
+    /// A slice of a segment of vectors; `false`: none is due.
+    pub fn vector_step(&self) -> Result<bool> {
+        self.shared.check_writable()?;
+        self.shared.vector_step()
+    }
+
+    /// A slice of what brings the tails of these vectors (`None`: of all that are not lazy) into
+    /// one segment each; `false`: there they are.
+    pub fn drain_vectors(&self, named: Option<&[StructureId]>) -> Result<bool> {
+        self.shared.check_writable()?;
+        self.shared.drain_vectors(named)
+    }
+
     /// A slice of a merge; `false`: none is due.
     pub fn merge_step(&self) -> Result<bool> {
         self.shared.check_writable()?;
@@ -533,9 +553,12 @@ impl Shared {
         }
         self.write_checkpoint()?;
         let mut live = std::collections::HashSet::new();
-        self.store.each_ordered(&self.store.catalog(), |_, ordered| {
+        let catalog = self.store.catalog();
+        self.store.each_ordered(&catalog, |_, ordered| {
             live.extend(ordered.layers().runs.iter().map(|run| run.info().uid));
         });
+        let vectors = catalog.structures.values().filter_map(|known| known.vectors.as_ref());
+        live.extend(vectors.flat_map(Searchable::graphs).map(|info| info.uid));
         *self.quarantined.lock() = recovery::quarantine(&*self.storage, |uid| live.contains(&uid))?;
         Ok(())
     }
@@ -560,15 +583,7 @@ impl Shared {
         let horizon = self.pipeline.now().saturating_sub(history);
         let before = self.store.floor();
         let floor = self.store.raise_floor(self.store.ledger.lsn_at(horizon, newest)?);
-        let raised = floor > before;
-        if raised {
-            for structure in self.store.catalog().structures.values() {
-                if let Some(vectors) = &structure.vectors {
-                    vectors.prune(floor);
-                }
-            }
-        }
-        Ok(raised)
+        Ok(floor > before)
     }
 
     /// One background step; `true` if it did something.
@@ -596,6 +611,7 @@ impl Shared {
             || self.heal_step()?
             || self.flush_step()?
             || self.merge_step()?
+            || self.vector_step()?
             || self.train_step()?)
     }
 
@@ -620,6 +636,9 @@ impl Shared {
             let runs = layers.runs.iter().map(|run| run.info());
             files.extend(runs.map(|info| (run::path(info.uid), info.bytes)));
         });
+        let vectors = catalog.structures.values().filter_map(|known| known.vectors.as_ref());
+        let graphs = vectors.flat_map(Searchable::graphs);
+        files.extend(graphs.map(|info| (file::path(info.uid), info.bytes)));
         let dictionaries = self.store.values.dictionaries.count() as u64;
         let packed = self.packer.as_ref().map_or_else(Figures::default, Packer::figures);
         let (active, sealed) = self.store.memtable_bytes();

@@ -20,8 +20,9 @@ use crate::ordered::merge::{self, Keep, Target};
 use crate::ordered::run::{self, BlockCache, Run, RunInfo};
 use crate::ordered::{Entry, MASKS, Ordered};
 use crate::schema::{Kind, Structure, StructureId};
-use crate::storage::{File, Open, Storage};
+use crate::storage::{Cause, File, Open, Storage};
 use crate::store::{Catalog, Store};
+use crate::vector::file::{self, GraphInfo};
 
 /// The files of runs: their directory, their numbers, and what is held of their blocks in memory.
 pub struct Files {
@@ -29,13 +30,13 @@ pub struct Files {
     pub database: DatabaseId,
     pub cache: Arc<BlockCache>,
     next_uid: AtomicU64,
-    /// The directory is there, and durable.
-    ready: AtomicBool,
+    /// The directories of runs and of graphs are there, and durable.
+    ready: [AtomicBool; 2],
 }
 
 impl Files {
     pub fn new(storage: Arc<dyn Storage>, database: DatabaseId, cache: Arc<BlockCache>) -> Self {
-        let (next_uid, ready) = (AtomicU64::new(1), AtomicBool::new(false));
+        let (next_uid, ready) = (AtomicU64::new(1), Default::default());
         Self { storage, database, cache, next_uid, ready }
     }
 
@@ -55,12 +56,50 @@ impl Files {
 
     /// A number for a new file in a directory that is there.
     pub fn prepare(&self) -> Result<u64> {
-        if !self.ready.load(Ordering::Acquire) {
-            self.storage.create_dir(run::RUNS_DIR)?;
+        self.prepare_in(run::RUNS_DIR, &self.ready[0])
+    }
+
+    fn prepare_in(&self, directory: &str, ready: &AtomicBool) -> Result<u64> {
+        if !ready.load(Ordering::Acquire) {
+            self.storage.create_dir(directory)?;
             self.storage.sync_dir("")?;
-            self.ready.store(true, Ordering::Release);
+            ready.store(true, Ordering::Release);
         }
         Ok(self.next_uid.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Writes a segment's file; it and its name are durable then.
+    pub fn write_graph(
+        &self,
+        structure: StructureId,
+        contents: &file::Contents,
+        cause: Cause,
+    ) -> Result<GraphInfo> {
+        let uid = self.prepare_in(file::GRAPHS_DIR, &self.ready[1])?;
+        // Somebody else's, then, who must not lose it to the cleaning up below.
+        if self.storage.open(&file::path(uid), Open::Read).is_ok() {
+            let path = file::path(uid);
+            return Err(Error::new(ErrorKind::Storage, format!("{path} is there already")));
+        }
+        let owner = file::Owner { database: self.database, structure };
+        let written = owner.write(&*self.storage, uid, contents, cause).and_then(|(info, file)| {
+            file.sync()?;
+            self.storage.sync_dir(file::GRAPHS_DIR)?;
+            Ok(info)
+        });
+        written.inspect_err(|_| self.discard_graph(uid))
+    }
+
+    /// Removes a graph that no checkpoint names.
+    pub fn discard_graph(&self, uid: u64) {
+        let _ = self.storage.remove(&file::path(uid));
+    }
+
+    /// Removes the files of a structure that is in use no more.
+    pub fn discard_all(&self, known: &Materialised) {
+        self.discard_runs(&known.ordered.layers().runs);
+        let graphs = known.vectors.iter().flat_map(|vectors| vectors.graphs());
+        graphs.for_each(|info| self.discard_graph(info.uid));
     }
 
     pub fn sync_names(&self) -> Result<()> {
@@ -265,12 +304,20 @@ fn write_one(
 pub fn stored(store: &Store, catalog: &Catalog) -> Vec<Stored> {
     let mut stored = Vec::new();
     store.each_ordered(catalog, |structure, ordered| {
-        let applied = match structure {
-            LEDGER => store.ledger.applied(),
-            id => catalog.structure(id).applied(),
-        };
         let runs = ordered.layers().runs.iter().map(|run| run.info().clone()).collect();
-        stored.push(Stored { structure, applied, runs });
+        let stock = Stored { structure, runs, ..Stored::default() };
+        if structure == LEDGER {
+            stored.push(Stored { applied: store.ledger.applied(), ..stock });
+            return;
+        }
+        let known = catalog.structure(structure);
+        let stock = Stored { applied: known.applied(), ..stock };
+        stored.push(match &known.vectors {
+            Some(vectors) => {
+                Stored { graphs: vectors.graphs(), unsealed: vectors.unsealed(), ..stock }
+            }
+            None => stock,
+        });
     });
     stored
 }

@@ -51,6 +51,7 @@ pub mod materialised;
 
 pub mod store;
 
+pub mod filtered;
 pub mod flush;
 pub mod overlay;
 
@@ -63,6 +64,7 @@ pub mod database;
 pub mod reader;
 pub mod rebuild;
 pub mod scheduler;
+pub mod sealing;
 pub mod transaction;
 pub mod upkeep;
 pub mod verify;

@@ -12,7 +12,7 @@ use crate::log::Lsn;
 use crate::log::record::{Frames, Op, ValueAt};
 use crate::ordered::{Direction, Entry, Item, Range, Slot, Version};
 use crate::schema::{Schema, Structure, StructureId};
-use crate::vector::Hit;
+use crate::vector::{Hit, Search};
 
 /// One ordered index of one structure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,7 +34,27 @@ pub struct Page {
     pub next: Option<Box<[u8]>>,
 }
 
-pub trait Look {
+/// Which keys may answer a search; what it reads may fail.
+pub type Accepts<'a> = &'a (dyn Fn(&str) -> Result<bool> + Sync);
+
+/// Which vectors a search is among.
+#[derive(Clone, Copy)]
+pub enum Among<'a> {
+    All,
+    /// Of these keys.
+    Keys(&'a [String]),
+    /// Of the keys that are accepted.
+    Accepted(Accepts<'a>),
+}
+
+/// What is asked of a vector search.
+pub struct Nearby<'a> {
+    pub query: &'a [f32],
+    pub search: Search,
+    pub among: Among<'a>,
+}
+
+pub trait Look: Sync {
     fn schema(&self) -> &Schema;
     /// Newest LSN this sees.
     fn lsn(&self) -> Lsn;
@@ -55,14 +75,11 @@ pub trait Look {
     fn value(&self, slot: &Slot) -> Result<Arc<[u8]>>;
     /// Whether versions of a key written at `lsn` were forgotten since.
     fn forgotten(&self, structure: StructureId, key: &[u8], lsn: Lsn) -> Result<bool>;
-    /// `only`: search among these keys.
-    fn vector_search(
-        &self,
-        structure: StructureId,
-        query: &[f32],
-        k: usize,
-        only: Option<&[String]>,
-    ) -> Result<Vec<Hit>>;
+    fn vector_search(&self, structure: StructureId, asked: &Nearby<'_>) -> Result<Vec<Hit>>;
+    /// Whether a search walks graphs.
+    fn has_graph(&self, structure: StructureId) -> bool;
+    /// About how many vectors there are.
+    fn vectors_about(&self, structure: StructureId) -> u64;
     /// A structure was read by more than single keys (for serializable transactions).
     fn note_range(&self, _structure: StructureId) {}
     /// A key was read.
@@ -92,7 +109,8 @@ pub trait Change: Look {
     fn prune(&self, tree: Tree, key: &[u8]);
     /// The oldest entry of a cache of bounded capacity, if it holds more than its capacity.
     fn overfull(&self, structure: StructureId, capacity: u64) -> Result<Option<Item>>;
-    fn put_vector(&self, structure: StructureId, key: &str, vector: &[f32]);
+    /// `slot`: where its bytes will be found.
+    fn put_vector(&self, structure: StructureId, key: &str, vector: &[f32], slot: &Slot);
     fn delete_vector(&self, structure: StructureId, key: &str);
     fn forget_vector(&self, structure: StructureId, key: &str);
 }

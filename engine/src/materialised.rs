@@ -12,7 +12,9 @@ use crate::log::Lsn;
 use crate::ordered::run::Run;
 use crate::ordered::{Direction, Entry, Item, Ordered, Range, Slot};
 use crate::schema::{Kind, Structure};
-use crate::vectors::Searchable;
+use crate::vector::codes::Coding;
+use crate::vector::file::GraphInfo;
+use crate::vectors::{Form, Searchable};
 
 pub struct Materialised {
     pub ordered: Ordered,
@@ -26,21 +28,40 @@ pub struct Materialised {
     applied: AtomicU64,
 }
 
+/// What files hold of a structure.
+#[derive(Default)]
+pub struct Held {
+    /// Newest first; they hold everything up to `applied`.
+    pub runs: Vec<Arc<Run>>,
+    pub applied: Lsn,
+    /// Oldest first.
+    pub graphs: Vec<GraphInfo>,
+    /// About how many vectors no graph links.
+    pub unsealed: u64,
+}
+
+fn coding(codes: &str) -> Coding {
+    Coding::parse(codes).expect("a declaration was checked")
+}
+
 struct Ages {
     count: u64,
     from: Vec<u8>,
 }
 
 impl Materialised {
-    /// `runs`, newest first, hold everything up to `applied`.
-    pub fn new(structure: &Structure, runs: Vec<Arc<Run>>, applied: Lsn) -> Self {
+    pub fn new(structure: &Structure, held: Held) -> Self {
+        let Held { runs, applied, graphs, unsealed } = held;
         let trees = match &structure.kind {
             Kind::Rows { indexes, unique, .. } => 1 + indexes.len() + unique.len(),
             Kind::Cache { .. } | Kind::Graph {} => 2,
             _ => 1,
         };
         let vectors = match &structure.kind {
-            Kind::Vectors { dim, metric, .. } => Some(Searchable::new(*dim, *metric, applied)),
+            Kind::Vectors { dim, metric, codes, .. } => {
+                let form = Form { coding: coding(codes), metric: *metric, dim: *dim };
+                Some(Searchable::new(form, applied, graphs, unsealed))
+            }
             _ => None,
         };
         let frontier = matches!(structure.kind, Kind::Audit {}).then(Mutex::default);
@@ -60,6 +81,13 @@ impl Materialised {
             Kind::Rows { .. } | Kind::Cache { .. } | Kind::Vectors { .. } => tree == 0,
             Kind::Context {} | Kind::Graph {} => true,
             Kind::Events { .. } | Kind::Audit {} => false,
+        }
+    }
+
+    /// Takes up a declaration that differs in what can be changed at any time.
+    pub fn tune(&self, kind: &Kind) {
+        if let (Some(vectors), Kind::Vectors { codes, .. }) = (&self.vectors, kind) {
+            vectors.recode(coding(codes));
         }
     }
 

@@ -63,6 +63,8 @@ pub struct Options {
     pub memory_bytes: u64,
     /// Memtables of all structures together.
     pub memtable_bytes: u64,
+    /// Vectors in the tail of a structure at which they are sealed; `None`: by its size.
+    pub seal_vectors: Option<usize>,
     /// Runs of about one size that are merged into one.
     pub fan_out: usize,
     /// How long superseded versions are kept, in microseconds; `None`: for ever.
@@ -90,6 +92,7 @@ impl Default for Options {
             durability: Durability::Sync,
             memory_bytes: 256 << 20,
             memtable_bytes: 64 << 20,
+            seal_vectors: None,
             fan_out: 8,
             history_micros: None,
             waf_budget: None,
@@ -101,6 +104,13 @@ impl Default for Options {
             clock: Arc::new(SystemClock::new()),
             random: Arc::<SystemRandom>::default(),
         }
+    }
+}
+
+impl Options {
+    /// What vectors that are in no graph yet may take in memory before writers wait.
+    pub fn tail_bytes(&self) -> u64 {
+        (self.memory_bytes / 4).max(1 << 20)
     }
 }
 

@@ -17,13 +17,13 @@ use crate::commit::conflicts::{ConflictKey, Space, conflict_key};
 use crate::error::Result;
 use crate::events::{PENDING_LSN, Positions};
 use crate::log::Lsn;
-use crate::lookup::{Change, Look, Operation, Page, Tree};
+use crate::lookup::{Change, Look, Nearby, Operation, Page, Tree};
 use crate::merge_iterator::{self, Side};
 use crate::ordered::{Direction, Entry, Index, Item, Range, Slot, Version};
 use crate::schema::{Schema, StructureId};
 use crate::store::{Snapshot, Store};
 use crate::vector::Hit;
-use crate::vector::tail::Pending;
+use crate::vectors::Pending;
 
 /// What a serializable transaction has read.
 #[derive(Default)]
@@ -174,18 +174,20 @@ impl Look for Overlay<'_> {
             || self.base.forgotten(structure, key, lsn)?)
     }
 
-    fn vector_search(
-        &self,
-        structure: StructureId,
-        query: &[f32],
-        k: usize,
-        only: Option<&[String]>,
-    ) -> Result<Vec<Hit>> {
+    fn vector_search(&self, structure: StructureId, asked: &Nearby<'_>) -> Result<Vec<Hit>> {
         self.note_range(structure);
         let vectors = self.pendings.vectors.lock();
         let empty = Pending::new();
         let pending = vectors.get(&structure).unwrap_or(&empty);
-        self.base.search(structure, query, k, only, pending)
+        self.base.search(structure, asked, pending)
+    }
+
+    fn has_graph(&self, structure: StructureId) -> bool {
+        self.base.has_graph(structure)
+    }
+
+    fn vectors_about(&self, structure: StructureId) -> u64 {
+        self.base.vectors_about(structure)
     }
 
     fn note_range(&self, structure: StructureId) {
@@ -236,7 +238,7 @@ impl Change for Overlay<'_> {
         }
     }
 
-    fn put_vector(&self, structure: StructureId, key: &str, vector: &[f32]) {
+    fn put_vector(&self, structure: StructureId, key: &str, vector: &[f32], _: &Slot) {
         let mut vectors = self.pendings.vectors.lock();
         vectors.entry(structure).or_default().insert(key.to_owned(), Some(vector.to_vec()));
     }

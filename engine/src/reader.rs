@@ -15,17 +15,19 @@ use crate::context;
 use crate::database::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{self, Event, PENDING_LSN};
+use crate::filtered::{self, Access, Filter};
 use crate::graph::{self, Edge, Neighbor, Way};
 use crate::limits;
 use crate::log::Lsn;
-use crate::lookup::{Look, Tree};
+use crate::lookup::{Among, Look, Nearby, Tree};
 use crate::overlay::{Overlay, Pendings};
 use crate::rows::query::Query;
 use crate::rows::read::{Bounds, Explained, Find, Row, Scan};
 use crate::rows::{self, Derived};
+use crate::scheduler;
 use crate::schema::{Kind, RowCodec, Schema, Structure, StructureId};
 use crate::snapshot::Pin;
-use crate::vector::{self, Hit};
+use crate::vector::{self, Hit, Search};
 use crate::{audit, cache};
 
 /// Rows a filter is resolved to in one step.
@@ -324,21 +326,22 @@ impl Reader {
         Ok(rows::read::explain(&derived, &Query::parse(conditions, order)?))
     }
 
-    /// The nearest vectors, ascending by (distance, key); exact.
+    /// The nearest vectors, ascending by (distance, key); with `conditions`, of those whose linked
+    /// rows match.
     pub fn search(
         &self,
         id: StructureId,
         query: &[f32],
-        k: usize,
+        search: &Search,
         conditions: Option<&[u8]>,
     ) -> Result<Vec<Hit>> {
         let look = self.look()?;
-        self.check_search(&*look, id, query, k)?;
+        self.check_search(&*look, id, query, search)?;
         match conditions {
-            None => look.vector_search(id, query, k, None),
+            None => look.vector_search(id, &Nearby { query, search: *search, among: Among::All }),
             Some(conditions) => {
-                let keys = matching_keys(&*look, id, conditions)?;
-                look.vector_search(id, query, k, Some(&keys))
+                let filter = Filter::new(&*look, id, conditions)?;
+                filtered::filtered(&*look, id, query, search, &filter)
             }
         }
     }
@@ -349,7 +352,7 @@ impl Reader {
         id: StructureId,
         queries: &[f32],
         count: usize,
-        k: usize,
+        search: &Search,
     ) -> Result<Vec<Vec<Hit>>> {
         let look = self.look()?;
         if count == 0 || !queries.len().is_multiple_of(count) {
@@ -359,12 +362,24 @@ impl Reader {
                 Err(Error::new(ErrorKind::Vector, "queries must be a matrix, one query a row"))
             };
         }
-        let each = queries.chunks(queries.len() / count);
-        each.map(|query| {
-            self.check_search(&*look, id, query, k)?;
-            look.vector_search(id, query, k, None)
+        let each: Vec<&[f32]> = queries.chunks(queries.len() / count).collect();
+        each.iter().try_for_each(|query| self.check_search(&*look, id, query, search))?;
+        let among = Among::All;
+        scheduler::in_parallel(&each, |query| {
+            look.vector_search(id, &Nearby { query, search: *search, among })
         })
-        .collect()
+    }
+
+    /// How a search with these conditions would be made.
+    pub fn explain_search(
+        &self,
+        id: StructureId,
+        conditions: Option<&[u8]>,
+    ) -> Result<(Access, Option<usize>)> {
+        let look = self.look()?;
+        let filter =
+            conditions.map(|conditions| Filter::new(&*look, id, conditions)).transpose()?;
+        filtered::explain(&*look, id, filter.as_ref())
     }
 
     fn check_search(
@@ -372,9 +387,10 @@ impl Reader {
         look: &dyn Look,
         id: StructureId,
         query: &[f32],
-        k: usize,
+        search: &Search,
     ) -> Result<()> {
         let structure = structure(look.schema(), id)?;
+        let k = search.k;
         let Kind::Vectors { dim, metric, .. } = &structure.kind else {
             return Err(wrong_kind(structure, "vectors"));
         };
@@ -489,33 +505,6 @@ fn context_tree(look: &dyn Look, id: StructureId) -> Result<Tree> {
     match &structure.kind {
         Kind::Context {} => Ok(Tree::new(id, 0)),
         _ => Err(wrong_kind(structure, "context")),
-    }
-}
-
-fn text_key(key: &[u8]) -> Result<&str> {
-    std::str::from_utf8(key).map_err(|_| Error::argument("keys of vectors are text"))
-}
-
-/// Keys of the linked rows that match.
-fn matching_keys(look: &dyn Look, id: StructureId, conditions: &[u8]) -> Result<Vec<String>> {
-    let structure = structure(look.schema(), id)?;
-    let Kind::Vectors { rows: Some(rows), .. } = &structure.kind else {
-        return Err(Error::argument(format!(
-            "{:?} is linked to no rows, so where= has no fields to ask for: declare rows=",
-            structure.name
-        )));
-    };
-    let derived = rows::named(look.schema(), rows).expect("a link was checked when declared");
-    let mut find = Find::new(look, &derived, Query::parse(conditions, None)?, None, None)?;
-    let mut keys = Vec::new();
-    loop {
-        let rows = find.step(look, FILTER_STEP)?;
-        if rows.is_empty() {
-            return Ok(keys);
-        }
-        for row in rows {
-            keys.push(text_key(&row.key)?.to_owned());
-        }
     }
 }
 

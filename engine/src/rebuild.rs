@@ -75,7 +75,7 @@ impl Shared {
             return;
         }
         for known in only.iter().filter_map(|id| catalog.structures.get(id)) {
-            self.files.discard_runs(&known.ordered.layers().runs);
+            self.files.discard_all(known);
         }
     }
 

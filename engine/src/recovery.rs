@@ -27,11 +27,13 @@ use crate::log::repair::{self, End, Found};
 use crate::log::segment::{self, LOG_DIR, Segment};
 use crate::log::writer::Segments;
 use crate::marker::{self, Marker};
+use crate::materialised::Held;
 use crate::options::{Mode, Options};
-use crate::ordered::run::{self, Run};
+use crate::ordered::run;
 use crate::schema::Schema;
 use crate::storage::Storage;
 use crate::store::{Catalog, Store};
+use crate::vector::file;
 
 /// Where a log ends and which one it is.
 pub struct Recovered {
@@ -142,7 +144,7 @@ fn holds_groups(found: &Found) -> Result<bool> {
 
 /// A database is made in an empty directory only (leftovers of a creation cut off aside).
 fn check_empty(storage: &dyn Storage) -> Result<()> {
-    let ours = [LOG_DIR, marker::MARKER, "LOCK", run::RUNS_DIR, QUARANTINE_DIR];
+    let ours = [LOG_DIR, marker::MARKER, "LOCK", run::RUNS_DIR, file::GRAPHS_DIR, QUARANTINE_DIR];
     let names = storage.list("")?;
     match names.iter().find(|name| !ours.contains(&name.as_str())) {
         None => Ok(()),
@@ -189,6 +191,13 @@ fn create(
     Ok((database, Found { segments: vec![segment], torn_creation: None, unmarked: false }))
 }
 
+/// The number that a file's name says, if it is the name of one of ours.
+type NumberOf = fn(&str) -> Option<u64>;
+
+/// Directories of files that are made from the log, and what their names say.
+const DERIVED: [(&str, NumberOf); 2] =
+    [(run::RUNS_DIR, run::number), (file::GRAPHS_DIR, file::number)];
+
 /// What stands of the structures before anything is replayed.
 pub struct Restored {
     pub checkpoint: Checkpoint,
@@ -202,8 +211,10 @@ pub struct Restored {
 
 /// No number of a file that is there is given to another.
 pub fn reserve_numbers(files: &Files) -> Result<()> {
-    for name in list(&*files.storage, run::RUNS_DIR)? {
-        files.reserve_below(run::number(&name).map_or(0, |uid| uid.saturating_add(1)));
+    for (directory, number) in DERIVED {
+        for name in list(&*files.storage, directory)? {
+            files.reserve_below(number(&name).map_or(0, |uid| uid.saturating_add(1)));
+        }
     }
     Ok(())
 }
@@ -218,24 +229,32 @@ pub fn restore(found: &Found, files: &Files, epochs: &Arc<Epochs>) -> Result<Res
     if !structures.chain([LEDGER]).all(|id| checkpoint.of(id).is_some()) {
         return Ok(beginning(epochs));
     }
-    let mut runs: HashMap<u32, (Vec<Arc<Run>>, Lsn)> = HashMap::new();
+    let mut held: HashMap<u32, Held> = HashMap::new();
     for stored in &checkpoint.stored {
         let opened: Result<Vec<_>> = stored.runs.iter().map(|info| files.open(info)).collect();
         match opened {
-            Ok(opened) => runs.insert(stored.structure, (opened, stored.applied)),
+            Ok(runs) => held.insert(
+                stored.structure,
+                Held {
+                    runs,
+                    applied: stored.applied,
+                    graphs: stored.graphs.clone(),
+                    unsealed: stored.unsealed,
+                },
+            ),
             Err(error) if error.is_derived() => {
                 return Ok(nothing(&error, epochs));
             }
             Err(error) => return Err(error),
         };
     }
-    let (ledger, applied) = runs.remove(&LEDGER).unwrap_or_default();
-    let ledger = Ledger::new(ledger, applied, Arc::clone(epochs));
+    let ledger = held.remove(&LEDGER).unwrap_or_default();
+    let ledger = Ledger::new(ledger.runs, ledger.applied, Arc::clone(epochs));
     if let Err(error) = ledger.load_epochs() {
         return if error.is_derived() { Ok(nothing(&error, epochs)) } else { Err(error) };
     }
     let catalog =
-        Catalog::opened(checkpoint.schema.clone(), |id| runs.remove(&id).unwrap_or_default());
+        Catalog::opened(checkpoint.schema.clone(), |id| held.remove(&id).unwrap_or_default());
     Ok(Restored { checkpoint, catalog, ledger, damaged: None, whole: false })
 }
 
@@ -407,9 +426,12 @@ pub const QUARANTINE_DIR: &str = "quarantine";
 
 /// Puts aside the files that nothing refers to; what an earlier opening put aside goes for good.
 pub fn quarantine(storage: &dyn Storage, live: impl Fn(u64) -> bool) -> Result<Vec<String>> {
-    let names = list(storage, run::RUNS_DIR)?;
-    let stray = |name: &&String| !run::number(name).is_some_and(&live);
-    let strays: Vec<&String> = names.iter().filter(stray).collect();
+    let mut strays: Vec<(&str, String)> = Vec::new();
+    for (directory, number) in DERIVED {
+        let names = list(storage, directory)?.into_iter();
+        let stray = names.filter(|name| !number(name).is_some_and(&live));
+        strays.extend(stray.map(|name| (directory, name)));
+    }
     let earlier = list(storage, QUARANTINE_DIR)?;
     if strays.is_empty() && earlier.is_empty() {
         return Ok(Vec::new());
@@ -420,13 +442,17 @@ pub fn quarantine(storage: &dyn Storage, live: impl Fn(u64) -> bool) -> Result<V
         let _ = storage.remove(&format!("{QUARANTINE_DIR}/{name}"));
     }
     let mut moved = Vec::new();
-    for name in strays {
+    for (directory, name) in &strays {
         let aside = format!("{QUARANTINE_DIR}/{name}");
-        storage.rename(&format!("{}/{name}", run::RUNS_DIR), &aside)?;
+        storage.rename(&format!("{directory}/{name}"), &aside)?;
         moved.push(aside);
     }
     storage.sync_dir(QUARANTINE_DIR)?;
-    storage.sync_dir(run::RUNS_DIR)?;
+    for (directory, _) in DERIVED {
+        if strays.iter().any(|(from, _)| *from == directory) {
+            storage.sync_dir(directory)?;
+        }
+    }
     Ok(moved)
 }
 

@@ -26,11 +26,13 @@ struct Signal {
 }
 
 /// The background threads of a database: one takes the short steps, one flushes and merges, one
-/// leads the log's groups while committers come in company; with compression, one trains.
+/// seals vectors, one leads the log's groups while committers come in company; with compression,
+/// one trains.
 pub struct Scheduler {
     signal: Arc<Signal>,
     steps: Mutex<Option<JoinHandle<()>>>,
     upkeep: Mutex<Option<JoinHandle<()>>>,
+    sealing: Mutex<Option<JoinHandle<()>>>,
     training: Mutex<Option<JoinHandle<()>>>,
     log: Mutex<Option<JoinHandle<()>>>,
 }
@@ -43,8 +45,8 @@ impl Scheduler {
     ) -> Result<Self> {
         let signal = Arc::<Signal>::default();
         let theirs = Arc::clone(&signal);
-        let trainers = Arc::clone(&signal);
-        let (keeper, learner) = (Weak::clone(&shared), Weak::clone(&shared));
+        let (trainers, theirs_too) = (Arc::clone(&signal), Arc::clone(&signal));
+        let [keeper, learner, sealer] = [(); 3].map(|()| Weak::clone(&shared));
         let compresses = shared.upgrade().is_some_and(|shared| shared.packer.is_some());
         let steps = spawn("waferdb-steps", move || {
             while !wait(&theirs) {
@@ -53,6 +55,7 @@ impl Scheduler {
             }
         })?;
         let upkeep = spawn("waferdb-upkeep", move || keep_up(&keeper, &upkeep))?;
+        let sealing = spawn("waferdb-vectors", move || keep_sealing(&sealer, &theirs_too))?;
         let training = compresses.then(|| {
             spawn("waferdb-training", move || {
                 while !wait(&trainers) {
@@ -64,8 +67,9 @@ impl Scheduler {
         });
         let training = Mutex::new(training.transpose()?);
         let log = spawn("waferdb-log", move || pipeline.serve())?;
-        let [steps, upkeep, log] = [steps, upkeep, log].map(|thread| Mutex::new(Some(thread)));
-        Ok(Self { signal, steps, upkeep, training, log })
+        let [steps, upkeep, sealing, log] =
+            [steps, upkeep, sealing, log].map(|thread| Mutex::new(Some(thread)));
+        Ok(Self { signal, steps, upkeep, sealing, training, log })
     }
 
     /// Ends the threads that take steps, and waits for them; idempotent.
@@ -75,6 +79,7 @@ impl Scheduler {
         shared.upkeep.stop();
         join(&self.steps);
         join(&self.upkeep);
+        join(&self.sealing);
         join(&self.training);
     }
 
@@ -87,6 +92,36 @@ impl Scheduler {
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     let thread = std::thread::Builder::new().name(name.to_owned());
     thread.spawn(work).map_err(|cause| Error::io("start the thread", name, cause))
+}
+
+/// `work` for each item, on as many threads as the machine has where there are enough of them; the
+/// results in their order.
+pub fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    /// Fewer are not worth a thread.
+    const ITEMS_MIN: usize = 8;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.min(items.len() / ITEMS_MIN).max(1);
+    let each = |part: &[T]| part.iter().map(&work).collect::<Result<Vec<R>>>();
+    if threads == 1 {
+        return each(items);
+    }
+    let parts = items.chunks(items.len().div_ceil(threads));
+    let done: Vec<Result<Vec<R>>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = parts.map(|part| scope.spawn(|| each(part))).collect();
+        let ended = threads.into_iter().map(|thread| match thread.join() {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        ended.collect()
+    });
+    let mut all = Vec::with_capacity(items.len());
+    for part in done {
+        all.extend(part?);
+    }
+    Ok(all)
 }
 
 fn join(thread: &Mutex<Option<JoinHandle<()>>>) {
@@ -126,6 +161,35 @@ fn keep_up(shared: &Weak<Shared>, upkeep: &Upkeep) {
         let pause = shared.upkeep_turn();
         drop(shared);
         upkeep.await_work(pause.unwrap_or(FLUSH_EVERY));
+    }
+}
+
+/// Seals vectors and merges their segments, slice by slice, until the database closes or goes.
+fn keep_sealing(shared: &Weak<Shared>, signal: &Signal) {
+    loop {
+        let Some(held) = shared.upgrade() else { return };
+        let guard = SealingGuard(&held);
+        let pause = held.sealing_turn();
+        drop(guard);
+        drop(held);
+        let stop = match pause {
+            Some(_) => *signal.stop.lock(),
+            None => wait(signal),
+        };
+        if stop {
+            return;
+        }
+    }
+}
+
+/// A panic ends the thread; those who would wait for it are told.
+struct SealingGuard<'a>(&'a Shared);
+
+impl Drop for SealingGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.abandon_sealing();
+        }
     }
 }
 

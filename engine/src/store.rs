@@ -19,18 +19,19 @@ use crate::error::Result;
 use crate::events::Positions;
 use crate::ledger::{LEDGER, Ledger};
 use crate::log::Lsn;
+use crate::log::format::DatabaseId;
 use crate::log::record::Commit;
-use crate::lookup::{Change, Look, Operation, Page, Tree};
-use crate::materialised::Materialised;
+use crate::lookup::{Among, Change, Look, Nearby, Operation, Page, Tree};
+use crate::materialised::{Held, Materialised};
 use crate::merge_iterator::{self, Side};
-use crate::ordered::run::Run;
 use crate::ordered::{Direction, Entry, Item, Ordered, Range, Slot, Version};
 use crate::schema::{Kind, Schema, Structure, StructureId};
 use crate::snapshot::{Pin, Snapshots};
+use crate::storage::Storage;
 use crate::values::Values;
 use crate::vector::Hit;
-use crate::vector::tail::Pending;
-use crate::vectors::Searchable;
+use crate::vector::file::Owner;
+use crate::vectors::{self, Index, Pending, Probe, Searchable, Source};
 
 /// The structures under one schema.
 #[derive(Clone)]
@@ -54,23 +55,21 @@ impl Catalog {
                 let kept = known
                     .and_then(|catalog| catalog.structures.get(&structure.id))
                     .filter(|_| !fresh.contains(&structure.id));
-                let made = || Arc::new(Materialised::new(structure, Vec::new(), 0));
+                if let Some(kept) = kept {
+                    kept.tune(&structure.kind);
+                }
+                let made = || Arc::new(Materialised::new(structure, Held::default()));
                 (structure.id, kept.cloned().unwrap_or_else(made))
             })
             .collect();
         Self { schema, links, structures, audited }
     }
 
-    /// The catalogue of `schema` whose structures hold what `found` has of them: runs, newest
-    /// first, and up to which LSN they go.
-    pub fn opened(
-        schema: Schema,
-        mut found: impl FnMut(StructureId) -> (Vec<Arc<Run>>, Lsn),
-    ) -> Self {
+    /// The catalogue of `schema` whose structures hold what `found` has of them.
+    pub fn opened(schema: Schema, mut found: impl FnMut(StructureId) -> Held) -> Self {
         let mut catalog = Self::new(schema, None, &[]);
         for structure in &catalog.schema.structures {
-            let (runs, applied) = found(structure.id);
-            let opened = Materialised::new(structure, runs, applied);
+            let opened = Materialised::new(structure, found(structure.id));
             catalog.structures.insert(structure.id, Arc::new(opened));
         }
         catalog
@@ -131,6 +130,9 @@ pub struct Store {
     /// What lies above was lost when the log failed.
     withdrawn: AtomicU64,
     keeps_all: bool,
+    /// Where graphs of vectors are.
+    storage: Arc<dyn Storage>,
+    database: DatabaseId,
     now: Box<dyn Fn() -> Micros + Send + Sync>,
     /// Called when a group of commits was applied, under the lock that sequences them.
     pub hook: OnceLock<Box<Hook>>,
@@ -142,6 +144,7 @@ impl Store {
         ledger: Ledger,
         values: Values,
         keeps_all: bool,
+        (storage, database): (Arc<dyn Storage>, DatabaseId),
         now: Box<dyn Fn() -> Micros + Send + Sync>,
     ) -> Self {
         Self {
@@ -153,6 +156,8 @@ impl Store {
             published: AtomicU64::new(0),
             withdrawn: AtomicU64::new(Lsn::MAX),
             keeps_all,
+            storage,
+            database,
             now,
             hook: OnceLock::new(),
         }
@@ -268,6 +273,24 @@ impl Store {
         (active, sealed)
     }
 
+    /// What lies above was lost, if the log failed.
+    fn durable(&self) -> Lsn {
+        self.withdrawn.load(Ordering::Acquire)
+    }
+
+    /// The index that a search of vectors goes through, in memory from now on.
+    pub fn index(&self, structure: StructureId, known: &Materialised) -> Result<Arc<Index>> {
+        let searchable = known.vectors.as_ref().expect("vectors can be searched");
+        searchable.index(|upto| Source {
+            ordered: &known.ordered,
+            values: &self.values,
+            storage: &*self.storage,
+            owner: Owner { database: self.database, structure },
+            upto,
+            durable: self.durable(),
+        })
+    }
+
     /// What vectors in memory take.
     pub fn vector_bytes(&self) -> u64 {
         let catalog = self.catalog();
@@ -346,19 +369,107 @@ impl Snapshot<'_> {
     pub fn search(
         &self,
         structure: StructureId,
-        query: &[f32],
-        k: usize,
-        only: Option<&[String]>,
+        asked: &Nearby<'_>,
         pending: &Pending,
     ) -> Result<Vec<Hit>> {
         let known = self.catalog.structure(structure);
         let searchable = known.vectors.as_ref().expect("a vectors structure can be searched");
-        let durable = self.store.withdrawn.load(Ordering::Acquire);
-        let tail = searchable.tail(&known.ordered, &self.store.values, durable)?;
-        Ok(match only {
-            Some(keys) => tail.search_keys(query, k, self.lsn, keys, pending),
-            None => tail.search(query, k, self.lsn, None, pending),
-        })
+        let accepts = match asked.among {
+            Among::Accepted(accepts) => Some(accepts),
+            _ => None,
+        };
+        let probe =
+            Probe { query: asked.query, search: asked.search, at: self.lsn, pending, accepts };
+        if let Among::Keys(keys) = asked.among {
+            let index = searchable.loaded();
+            return self.search_keys(structure, searchable, index.as_deref(), &probe, keys);
+        }
+        let index = self.store.index(structure, known)?;
+        if self.lsn < index.cold() {
+            return self.search_tree(structure, searchable, &probe);
+        }
+        let durable = self.store.durable();
+        let read = |slot: &Slot| self.store.values.get(slot);
+        let reader = vectors::Reader { read: &read, metric: searchable.metric(), durable };
+        index.search(&probe, &reader)
+    }
+
+    /// The nearest of the vectors of these keys, each compared.
+    fn search_keys(
+        &self,
+        structure: StructureId,
+        searchable: &Searchable,
+        index: Option<&Index>,
+        probe: &Probe<'_>,
+        keys: &[String],
+    ) -> Result<Vec<Hit>> {
+        let mut wanted: Vec<&str> = keys.iter().map(String::as_str).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let own = |key: &str| wanted.binary_search(&key).map_or(Ok(false), |_| Ok(true));
+        let probe = Probe { accepts: Some(&own), ..*probe };
+        let bytes = |key: &&str| -> Result<Option<(String, Arc<[u8]>)>> {
+            if probe.pending.contains_key(*key) {
+                return Ok(None);
+            }
+            let held = index.and_then(|index| index.find(key));
+            let value = match held.filter(|version| version.is_visible(self.lsn)) {
+                Some(version) => self.vector(&version.slot, version.born)?,
+                None => match self.get(Tree::new(structure, vectors::KEYS), key.as_bytes())? {
+                    Some(version) => self.vector(&version.entry.slot, version.lsn)?,
+                    None => None,
+                },
+            };
+            Ok(value.map(|value| ((*key).to_owned(), value)))
+        };
+        let found = wanted.iter().filter_map(|key| bytes(key).transpose());
+        vectors::nearest_of(&probe, found, searchable.metric())
+    }
+
+    /// The nearest of all vectors as they were at an LSN of which not all are in memory.
+    fn search_tree(
+        &self,
+        structure: StructureId,
+        searchable: &Searchable,
+        probe: &Probe<'_>,
+    ) -> Result<Vec<Hit>> {
+        const PAGE: usize = 1_024;
+        let tree = Tree::new(structure, vectors::KEYS);
+        let (mut after, mut done) = (None, false);
+        let pages = std::iter::from_fn(|| {
+            if done {
+                return None;
+            }
+            let way = Direction::Forward;
+            let page = self.page(tree, &Range::all(), way, after.as_deref(), PAGE);
+            Some(page.map(|page| {
+                done = page.next.is_none();
+                after = page.next;
+                page.items
+            }))
+        });
+        let vector = |item: Item| -> Result<Option<(String, Arc<[u8]>)>> {
+            let key = String::from_utf8_lossy(&item.key).into_owned();
+            let Some(entry) = item.entry else { return Ok(None) };
+            if !probe.may_answer_with(&key)? {
+                return Ok(None);
+            }
+            Ok(self.vector(&entry.slot, item.lsn)?.map(|bytes| (key, bytes)))
+        };
+        let found = pages.flat_map(|page| match page {
+            Ok(items) => items.into_iter().filter_map(|item| vector(item).transpose()).collect(),
+            Err(error) => vec![Err(error)],
+        });
+        vectors::nearest_of(probe, found, searchable.metric())
+    }
+
+    /// A vector's bytes; `None`: withdrawn, so that no snapshot sees it.
+    fn vector(&self, slot: &Slot, born: Lsn) -> Result<Option<Arc<[u8]>>> {
+        match self.store.values.get(slot) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(_) if born > self.store.durable() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The structure, if this may write it: as one of those asked for that lacks this LSN.
@@ -420,14 +531,18 @@ impl Look for Snapshot<'_> {
         self.ordered(structure).map_or(Ok(false), |ordered| ordered.hidden(key, lsn))
     }
 
-    fn vector_search(
-        &self,
-        structure: StructureId,
-        query: &[f32],
-        k: usize,
-        only: Option<&[String]>,
-    ) -> Result<Vec<Hit>> {
-        self.search(structure, query, k, only, &Pending::new())
+    fn vector_search(&self, structure: StructureId, asked: &Nearby<'_>) -> Result<Vec<Hit>> {
+        self.search(structure, asked, &Pending::new())
+    }
+
+    fn has_graph(&self, structure: StructureId) -> bool {
+        let vectors = self.catalog.structure(structure).vectors.as_ref();
+        vectors.is_some_and(|vectors| vectors.sealed() > 0)
+    }
+
+    fn vectors_about(&self, structure: StructureId) -> u64 {
+        let vectors = self.catalog.structure(structure).vectors.as_ref();
+        vectors.map_or(0, |vectors| vectors.sealed() + vectors.unsealed())
     }
 }
 
@@ -469,9 +584,9 @@ impl Change for Snapshot<'_> {
         }
     }
 
-    fn put_vector(&self, structure: StructureId, key: &str, vector: &[f32]) {
+    fn put_vector(&self, structure: StructureId, key: &str, vector: &[f32], slot: &Slot) {
         if let Some(vectors) = self.written_vectors(structure) {
-            vectors.put(key, vector, self.lsn);
+            vectors.put(key, vector, self.lsn, slot);
         }
     }
 

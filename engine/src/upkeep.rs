@@ -61,6 +61,7 @@ pub struct Upkeep {
     heal_again: Mutex<(u64, u64)>,
     /// Files that no checkpoint will name once the next one is durable.
     obsolete: Mutex<Vec<u64>>,
+    obsolete_graphs: Mutex<Vec<u64>>,
     /// Runs came or went that no durable checkpoint tells of.
     unsaved: AtomicBool,
     /// Notified when there is work for the thread, and when some was done.
@@ -119,6 +120,11 @@ impl Upkeep {
         self.obsolete.lock().extend(uids);
     }
 
+    pub fn make_graphs_obsolete(&self, uids: impl IntoIterator<Item = u64>) {
+        self.obsolete_graphs.lock().extend(uids);
+        self.unsaved.store(true, Ordering::Relaxed);
+    }
+
     /// Ends every wait for good.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
@@ -148,13 +154,14 @@ impl Shared {
         loop {
             let active = upkeep.active_bytes.load(Ordering::Relaxed);
             let sealed = upkeep.sealed_bytes.load(Ordering::Relaxed);
-            let crowded = active + sealed >= self.options.memtable_bytes;
-            if !crowded && upkeep.runs.load(Ordering::Relaxed) < RUNS_MAX as u64 {
+            let crowded = active + sealed >= self.options.memtable_bytes
+                || upkeep.runs.load(Ordering::Relaxed) >= RUNS_MAX as u64;
+            if !crowded && !self.tails_are_full()? {
                 return Ok(());
             }
             self.check_open()?;
             if !self.options.background {
-                if !self.flush_step()? && !self.merge_step()? {
+                if !self.flush_step()? && !self.merge_step()? && !self.vector_step()? {
                     return Ok(());
                 }
                 continue;
@@ -168,6 +175,7 @@ impl Shared {
             upkeep.done.wait_for(&mut gate, WAIT_STEP);
             drop(gate);
             self.take_stock();
+            self.take_stock_of_tails();
         }
     }
 
@@ -277,7 +285,7 @@ impl Shared {
         let now = self.store.catalog();
         for (id, dropped) in &known.structures {
             if !now.structures.contains_key(id) {
-                self.files.discard_runs(&dropped.ordered.layers().runs);
+                self.files.discard_all(dropped);
             }
         }
         Ok(())
@@ -301,7 +309,19 @@ impl Shared {
         self.upkeep.unsaved.store(false, Ordering::Relaxed);
         let obsolete = std::mem::take(&mut *self.upkeep.obsolete.lock());
         obsolete.into_iter().for_each(|uid| self.files.discard(uid));
+        let obsolete = std::mem::take(&mut *self.upkeep.obsolete_graphs.lock());
+        obsolete.into_iter().for_each(|uid| self.files.discard_graph(uid));
         Ok(())
+    }
+
+    /// Lets `change` take a segment of vectors into use, and makes that durable. It answers with
+    /// the files that are not needed then; `None`: it changed nothing.
+    pub fn change_graphs(&self, change: impl FnOnce(&Catalog) -> Option<Vec<u64>>) -> Result<()> {
+        let _changing = self.upkeep.changing.lock();
+        let catalog = self.store.catalog();
+        let Some(obsolete) = change(&catalog) else { return Ok(()) };
+        self.upkeep.make_graphs_obsolete(obsolete);
+        self.write_checkpoint_locked(&catalog)
     }
 
     /// One background step: a slice of a merge, if one is due. `true` if it did something.

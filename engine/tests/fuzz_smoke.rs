@@ -119,6 +119,8 @@ smoke! {
     database_image 60;
     run 500;
     compressed_value 300;
+    links 2000;
+    graph_file 2000;
 }
 
 #[test]

@@ -21,7 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("apart", &["cache", "merge_iterator", "backup"]),
     ("apart", &["apply", "materialised"]),
     ("apart", &["store"]),
-    ("apart", &["flush", "overlay"]),
+    ("apart", &["filtered", "flush", "overlay"]),
     ("apart", &["recovery"]),
     // What an open database shares (`database::Shared`) and what is made of it know each other.
     (
@@ -33,6 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "reader",
             "rebuild",
             "scheduler",
+            "sealing",
             "transaction",
             "upkeep",
             "verify",

@@ -12,6 +12,7 @@ use waferdb::reader::Page;
 use waferdb::schema::Schema;
 use waferdb::storage::memory::MemoryStorage;
 use waferdb::transaction::{Mode, Precondition, TransactionOptions};
+use waferdb::vector::Search;
 
 const SCHEMA: &str = r#"{"structures":[
   {"name":"facts","kind":"rows","codec":"msgpack","indexes":[["user"],["user","time"]],
@@ -98,7 +99,9 @@ fn check_all(db: &Database, count: u64) {
     assert_eq!(*reader.get(FACTS, b"k1").unwrap().unwrap(), row[..]);
     assert_eq!(*reader.get(SESSION, b"k1").unwrap().unwrap(), row[..]);
     assert_eq!(*reader.context_get(CONTEXT, "ann", "k1").unwrap().unwrap().value, row[..]);
-    let hits = reader.search(EMBEDDINGS, &[1.0, 1.0, 0.5, 0.25], 1, None).unwrap();
+    let hits = reader
+        .search(EMBEDDINGS, &[1.0, 1.0, 0.5, 0.25], &Search { k: 1, exact: false, ef: None }, None)
+        .unwrap();
     assert_eq!(hits[0].key, "k1");
     let mut found =
         reader.find(FACTS, &condition("user", "ann".into()), Some("-time"), None, None).unwrap();
@@ -184,7 +187,9 @@ fn a_transaction_reads_its_own_writes_in_every_structure() {
     tx.put_vector(EMBEDDINGS, "k1", &[0.0, 0.0, 0.0, 1.0]).unwrap();
     let reader = tx.reader().unwrap();
     assert_eq!(reader.count(FACTS).unwrap(), 2);
-    let hits = reader.search(EMBEDDINGS, &[0.0, 0.0, 0.0, 1.0], 5, None).unwrap();
+    let hits = reader
+        .search(EMBEDDINGS, &[0.0, 0.0, 0.0, 1.0], &Search { k: 5, exact: false, ef: None }, None)
+        .unwrap();
     assert_eq!(hits.iter().map(|hit| &hit.key[..]).collect::<Vec<_>>(), ["k1", "k0"]);
     tx.delete(FACTS, b"k0").unwrap();
     assert_eq!(reader.count(EMBEDDINGS).unwrap(), 1, "the vector went with its row");

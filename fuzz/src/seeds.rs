@@ -14,6 +14,7 @@ use waferdb::log::record::{
 };
 use waferdb::ordered::run::RunInfo;
 use waferdb::schema::Schema;
+use waferdb::vector::file::GraphInfo;
 
 use crate::bodies;
 
@@ -34,6 +35,8 @@ pub fn of(target: &str) -> Vec<Seed> {
         "database_image" => edits(4),
         "run" => runs(),
         "compressed_value" => compressed_values(),
+        "links" => links(),
+        "graph_file" => graph_files(),
         _ => panic!("no seeds are made for {target}"),
     }
 }
@@ -282,7 +285,9 @@ fn checkpoints() -> Vec<Seed> {
         last_lsn: uid + 9,
         entries: 40,
     };
-    let stored = vec![Stored { structure: 3, applied: 80, runs: vec![run(9), run(2)] }];
+    let graph = |uid| GraphInfo { uid, bytes: 4_096, hash: uid, rows: 60, last_lsn: 80 };
+    let (runs, graphs) = (vec![run(9), run(2)], vec![graph(4), graph(8)]);
+    let stored = vec![Stored { structure: 3, applied: 80, runs, graphs, unsealed: 7 }];
     let record = ControlAt { place: Place { segment: 1, offset: 700 }, bytes: 3_000, epoch: 1 };
     let dictionaries = vec![DictionaryAt { id: 1, record }];
     let full = Checkpoint { epochs, floor: 12, schema, stored, dictionaries, ..Default::default() };
@@ -333,5 +338,22 @@ fn runs() -> Vec<Seed> {
         ("block", [&[1][..], &data].concat()),
         ("directory", [&[2][..], trees].concat()),
         ("index", [&[3][..], &index].concat()),
+    ]
+}
+
+fn links() -> Vec<Seed> {
+    vec![
+        ("empty", bodies::sound_links(0)),
+        ("one", bodies::sound_links(1)),
+        ("few", bodies::sound_links(12)),
+        ("levels", bodies::sound_links(200)),
+    ]
+}
+
+fn graph_files() -> Vec<Seed> {
+    vec![
+        ("empty", bodies::sound_graph_file(0, false)),
+        ("scanned", bodies::sound_graph_file(40, false)),
+        ("linked", bodies::sound_graph_file(60, true)),
     ]
 }

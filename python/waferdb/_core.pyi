@@ -70,7 +70,7 @@ class Engine:
     def wait(self, lsn: int, timeout: float | None = None) -> None: ...
     def outcome(self, txn: str) -> str: ...  # "committed" | "absent"
     def flush(self) -> None: ...
-    def drain(self) -> None: ...
+    def drain(self, structures: list[int] | None) -> None: ...
     def stats(self) -> str: ...  # JSON
     def verify(self, deep: bool, progress: Callable[[int, int], None] | None) -> str: ...  # JSON
     def rebuild(self, structure: int, progress: Callable[[int, int], None] | None) -> None: ...
@@ -132,11 +132,24 @@ class Reader:
     def explain(self, structure: int, where: bytes, order: str | None) -> str: ...  # JSON
     # Vectors: queries and results are float32.
     def search(
-        self, structure: int, query: _Floats, k: int, where: bytes | None
+        self,
+        structure: int,
+        query: _Floats,
+        k: int,
+        exact: bool,
+        ef: int | None,
+        where: bytes | None,
     ) -> tuple[list[str], list[float]]: ...
     def search_many(
-        self, structure: int, queries: _Floats, count: int, k: int
+        self,
+        structure: int,
+        queries: _Floats,
+        count: int,
+        k: int,
+        exact: bool,
+        ef: int | None,
     ) -> list[tuple[list[str], list[float]]]: ...
+    def explain_search(self, structure: int, where: bytes | None) -> tuple[str, int | None]: ...
     # Events: (lsn, index, time, kind, key, payload)
     def events(
         self,

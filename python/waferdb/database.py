@@ -567,14 +567,14 @@ class Database:
     def drain(self, *structures: str | Structure, progress: Progress | None = None) -> None:
         """Returns when all background work is done: queues applied, files written and merged.
 
-        Names limit nothing in this release. `progress(done, total)` is called as it goes.
+        Vectors are sealed into one graph each: those of `structures`, or of all that are not
+        `lazy()` where none are named. `progress(done, total)` is called as it goes.
         """
         live = self._live("drain()")
-        for structure in structures:
-            self._member(structure)
+        named = [self._member(structure) for structure in structures]
         if progress is not None:
             progress(0, 1)
-        live.engine.drain()
+        live.engine.drain([structure.id for structure in named] if named else None)
         if progress is not None:
             progress(1, 1)
 

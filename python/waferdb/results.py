@@ -299,12 +299,16 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class VectorPlan:
-    """How a search is answered: `access` is `"exact"` (each of `vectors` is compared); `rows` is
-    the plan of the filter over the linked rows, None without one."""
+    """How a search is answered: `access` is `"exact"` (each vector, or each that matches, is
+    compared), `"graph"` (sealed ones are found through graphs) or `"filtered-graph"` (and their
+    rows looked at on the way). `vectors` is how many there are; `rows` the plan of the filter over
+    the linked rows, None without one; `matching` how many rows match, None where that was not
+    counted to choose."""
 
     access: str
     vectors: int
     rows: Plan | None
+    matching: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -322,18 +322,18 @@ def read_control(log: Log, control: Control) -> None:
 
 def read_checkpoint(taker: Taker) -> Checkpoint:
     version = taker.u8()
-    require(version in (1, 2), "version of the checkpoint")
+    require(version in (1, 2, 3), "version of the checkpoint")
     floor = taker.varint()
     epochs = [(taker.varint(), taker.u64(), taker.varint()) for _ in range(taker.varint())]
     require(epochs == sorted(epochs), "epochs are not in order")
     schema = json.loads(taker.text())
     if version > 1:
-        read_stored(taker)
+        read_stored(taker, version)
     return Checkpoint(floor, tuple(epochs), schema)
 
 
-def read_stored(taker: Taker) -> None:
-    """Where a replay begins, the next file's number, and the live runs of each structure."""
+def read_stored(taker: Taker, version: int) -> None:
+    """Where a replay begins, the next file's number, and the live files of each structure."""
     segment, offset, *_ = (taker.varint() for _ in range(5))
     require(segment > 0 and offset % 512 == 0, "a replay begins between two groups")
     next_file = taker.varint()
@@ -345,6 +345,13 @@ def read_stored(taker: Taker) -> None:
             first, last, _entries = (taker.varint() for _ in range(3))
             require(number < next_file and owner == structure, "a run is another's")
             require(first <= last <= applied, "a run holds what is not applied")
+        if version > 2:
+            for _ in range(taker.varint()):
+                number, length = taker.varint(), taker.varint()
+                taker.u64()
+                _rows, _last = taker.varint(), taker.varint()
+                require(number < next_file and length % 512 == 0, "a graph is no whole file")
+            taker.varint()
     for _ in range(taker.varint()):
         _number, segment, _offset, _bytes, _epoch = (taker.varint() for _ in range(5))
         require(segment > 0, "a dictionary lies in a segment")

@@ -293,9 +293,13 @@ impl Engine {
         self.detached(py, Database::flush)
     }
 
-    fn drain(&self, py: Python<'_>) -> PyResult<()> {
+    /// `structures`: whose vectors are sealed; `None`: all that are not lazy.
+    fn drain(&self, py: Python<'_>, structures: Option<Vec<u32>>) -> PyResult<()> {
         self.detached(py, Database::flush_memtables)?;
         while self.detached(py, Database::merge_step)? {
+            py.check_signals()?;
+        }
+        while self.detached(py, |database| database.drain_vectors(structures.as_deref()))? {
             py.check_signals()?;
         }
         Ok(())

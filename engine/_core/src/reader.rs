@@ -10,7 +10,7 @@ use waferdb::events;
 use waferdb::graph::Way;
 use waferdb::reader::{self, Found};
 use waferdb::rows::read::Bounds;
-use waferdb::vector::Hit;
+use waferdb::vector::{Hit, Search};
 
 use crate::cursor::Cursor;
 use crate::errors::OrRaise;
@@ -192,13 +192,15 @@ impl Reader {
         structure: u32,
         query: Floats,
         k: Natural,
+        exact: bool,
+        ef: Option<Natural>,
         r#where: Option<&[u8]>,
     ) -> PyResult<Hits> {
         let query = query.to_vec(py)?;
-        let search = |reader: &reader::Reader| {
-            reader.search(structure, &query, k.count(), r#where).map(hits)
-        };
-        self.detached(py, search)
+        let search = Search { k: k.count(), exact, ef: ef.map(Natural::count) };
+        let found =
+            |reader: &reader::Reader| reader.search(structure, &query, &search, r#where).map(hits);
+        self.detached(py, found)
     }
 
     fn search_many(
@@ -208,12 +210,27 @@ impl Reader {
         queries: Floats,
         count: Natural,
         k: Natural,
+        exact: bool,
+        ef: Option<Natural>,
     ) -> PyResult<Vec<Hits>> {
         let queries = queries.to_vec(py)?;
+        let search = Search { k: k.count(), exact, ef: ef.map(Natural::count) };
         self.detached(py, |reader| {
-            let found = reader.search_many(structure, &queries, count.count(), k.count())?;
+            let found = reader.search_many(structure, &queries, count.count(), &search)?;
             Ok(found.into_iter().map(hits).collect())
         })
+    }
+
+    /// How a search is made, and how many rows match where they were counted for it.
+    fn explain_search(
+        &self,
+        py: Python<'_>,
+        structure: u32,
+        r#where: Option<&[u8]>,
+    ) -> PyResult<(&'static str, Option<usize>)> {
+        let (access, matching) =
+            self.detached(py, |reader| reader.explain_search(structure, r#where))?;
+        Ok((access.name(), matching))
     }
 
     #[expect(clippy::too_many_arguments, reason = "as the Python layer calls it")]

@@ -235,6 +235,12 @@ impl Ordered {
         self.layers.load().active.tree(self.slot(tree)).prune(key, floor);
     }
 
+    /// Nothing was ever written to it.
+    pub fn is_empty(&self) -> bool {
+        let layers = self.layers.load();
+        layers.is_one_memtable() && layers.active.is_empty()
+    }
+
     pub fn active_bytes(&self) -> usize {
         self.layers.load().active.bytes()
     }

@@ -1,14 +1,19 @@
 //! Vectors: metrics, the checks a vector passes before it is stored or searched, and its bytes.
 //!
-//! `distance` computes, `nearest` keeps the best of many, `tail` holds the newest vectors and
-//! searches them exactly.
+//! `distance` computes exactly and `codes` from compact forms in memory, `nearest` keeps the best
+//! of many; `graph` links codes, `links` are a graph's bytes and `file` what stands around them;
+//! `planner` says what is linked next.
 //!
 //! Invariant: a vector that passed `check` has a finite distance to every other that did, so no
 //! search below ever meets NaN or infinity.
 
+pub mod codes;
 pub mod distance;
-mod nearest;
-pub mod tail;
+pub mod file;
+pub mod graph;
+pub mod links;
+pub mod nearest;
+pub mod planner;
 
 use std::borrow::Cow;
 
@@ -24,6 +29,28 @@ pub const NORM_MAX: f64 = 6.0e18;
 /// The shortest vector that has a direction in f32: products of its components and the sums of
 /// them do not underflow.
 pub const COSINE_NORM_MIN: f64 = 1.0e-15;
+
+/// How a search is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Search {
+    pub k: usize,
+    /// Every vector is compared.
+    pub exact: bool,
+    /// Candidates of each graph; more find more and take longer.
+    pub ef: Option<usize>,
+}
+
+impl graph::Space for codes::Codes {
+    type Query = codes::CodedQuery;
+
+    fn between(&self, a: u32, b: u32) -> f32 {
+        codes::Codes::between(self, a as usize, b as usize)
+    }
+
+    fn near(&self, query: &Self::Query, row: u32) -> f32 {
+        codes::Codes::near(self, query, row as usize)
+    }
+}
 
 /// How the distance of two vectors is measured; smaller is nearer under each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -66,6 +66,12 @@ impl<'a> Nearest<'a> {
         }
     }
 
+    /// The distance of the last of them, once there are k.
+    pub fn farthest(&self) -> Option<f32> {
+        (self.heap.len() >= self.k)
+            .then(|| self.heap.peek().map_or(f32::NEG_INFINITY, |top| top.distance))
+    }
+
     pub fn into_hits(self) -> Vec<Hit> {
         let sorted = self.heap.into_sorted_vec().into_iter();
         sorted.map(|near| Hit { key: near.key.to_owned(), distance: near.distance }).collect()

@@ -20,8 +20,7 @@ use crate::lookup::{Look, Tree};
 use crate::ordered::{self, Direction, Range, Slot};
 use crate::schema::{Kind, Structure, StructureId};
 use crate::store::Snapshot;
-use crate::vector;
-use crate::vectors::Searchable;
+use crate::vectors::{self, Searchable};
 
 /// Entries read from the engine in one step.
 const PAGE: usize = 512;
@@ -338,49 +337,38 @@ impl<'a> Comparison<'a> {
         Ok(())
     }
 
-    /// What a search would scan, if it is in memory: the same vectors as under their keys.
+    /// What a search goes through, if it is in memory: the same vectors as under their keys, each
+    /// where a search comes by it.
     fn searchable(&mut self) {
         let known = self.look.catalog.structure(self.structure.id);
-        let Some(tail) = known.vectors.as_ref().and_then(Searchable::loaded) else { return };
-        let mut shown = 0;
-        let mut after: Option<String> = None;
-        loop {
-            let page = tail.page(after.as_deref(), self.look.lsn, PAGE);
-            let whole = page.len() < PAGE;
-            for (key, lsn) in &page {
-                let key = key.as_bytes();
-                if !self.keeps(key) {
-                    continue;
-                }
-                self.findings.checked.entries += 1;
-                let Some(item) = self.derived(key) else {
-                    self.problem("vector", key, *lsn, surplus());
-                    continue;
-                };
-                shown += 1;
-                let held = std::str::from_utf8(key).ok();
-                let held = held.and_then(|key| tail.get(key, self.look.lsn));
-                let bytes = held.map(|(vector, _)| vector::to_bytes(&vector));
-                if bytes.is_some_and(|bytes| xxhash_rust::xxh3::xxh3_128(&bytes) != item.hash) {
-                    let what = "it differs from the log".to_owned();
-                    self.problem("vector", key, item.lsn, what);
-                }
+        let Some(index) = known.vectors.as_ref().and_then(Searchable::loaded) else { return };
+        let mut held: HashMap<Vec<u8>, Lsn> = HashMap::new();
+        index.each_live(|key, born| {
+            if born <= self.look.lsn && self.keeps(key.as_bytes()) {
+                held.insert(key.into(), born);
             }
-            after = page.into_iter().next_back().map(|(key, _)| key);
-            if whole {
-                break;
+        });
+        self.findings.checked.entries += held.len() as u64;
+        for (key, lsn) in &held {
+            match self.derived(key) {
+                None => self.problem("vector", key, *lsn, surplus()),
+                Some(item) if item.lsn != *lsn => {
+                    self.problem("vector", key, *lsn, "it differs from the log".to_owned());
+                }
+                Some(_) => {}
             }
         }
-        let due = self.due();
-        if due.clone().count() == shown {
-            return;
-        }
-        for (key, item) in due {
-            let held = std::str::from_utf8(key).ok();
-            let held = held.is_some_and(|key| tail.contains(key, self.look.lsn));
-            if !held && !self.may_be_missing(key, item) {
+        let tree = Tree::new(self.structure.id, vectors::KEYS);
+        for (key, item) in self.due() {
+            let newest = self.run.shared.store.snapshot(Lsn::MAX).get(tree, key);
+            let lives = newest.is_ok_and(|newest| newest.is_some_and(|now| now.lsn == item.lsn));
+            if lives && !held.contains_key(key) && !self.may_be_missing(key, item) {
                 self.problem("vector", key, item.lsn, missing());
             }
+        }
+        for (key, lsn) in index.misplaced() {
+            let what = "searches come by it not once".to_owned();
+            self.problem("vector", key.as_bytes(), lsn, what);
         }
     }
 

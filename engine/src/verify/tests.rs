@@ -333,15 +333,15 @@ fn planted_vectors_and_leaves_are_found() {
     let catalog = shared.store.catalog();
     let lsn = shared.pipeline.visible();
     let known = &catalog.structures[&bench.id("vectors")];
-    let tail = known.vectors.as_ref().unwrap();
-    let tail = tail.tail(&known.ordered, &shared.store.values, lsn).unwrap();
+    let index = shared.store.index(bench.id("vectors"), known).unwrap();
     assert!(bench.verify(PASS_BYTES).ok);
-    tail.put("no row", &[1.0; 4], lsn);
+    index.put("no row", &[1.0; 4], lsn, &Slot::None);
     bench.assert_finds("(vector");
-    tail.delete("no row", lsn);
+    index.delete("no row", lsn);
     assert!(bench.verify(PASS_BYTES).ok);
-    let (key, _) = tail.page(None, lsn, 1).pop().unwrap();
-    tail.put(&key, &[0.25; 4], lsn);
+    let mut some = None;
+    index.each_live(|key, born| some = Some((key.to_owned(), born)).filter(|_| born < lsn));
+    index.put(&some.unwrap().0, &[0.25; 4], lsn, &Slot::None);
     bench.assert_finds("it differs from the log");
 
     let bench = Bench::new(12);

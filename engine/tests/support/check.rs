@@ -8,6 +8,7 @@ use waferdb::events::Bounds as EventBounds;
 use waferdb::graph::Way;
 use waferdb::reader::{Cursor, Page, Reader};
 use waferdb::rows::read::Bounds;
+use waferdb::vector::Search;
 use waferdb::verify::verify;
 
 use super::model::*;
@@ -270,7 +271,12 @@ fn check_vectors(reader: &Reader, state: &State) -> Outcome {
         .collect();
     same!(found, wanted, "vectors at {at}");
     for (key, (query, _)) in state.vectors.iter().take(3) {
-        let hits = reader.search(EMBEDDINGS, &floats(query), 20, None)?;
+        let hits = reader.search(
+            EMBEDDINGS,
+            &floats(query),
+            &Search { k: 20, exact: true, ef: None },
+            None,
+        )?;
         let found: Vec<(i64, &str)> = hits
             .iter()
             .map(|hit| ((hit.distance * hit.distance).round() as i64, hit.key.as_str()))

@@ -16,6 +16,7 @@ use waferdb::rows::read::Bounds;
 use waferdb::schema::{Kind, RowCodec, Structure};
 use waferdb::storage::memory::MemoryStorage;
 use waferdb::transaction::{self, TransactionOptions};
+use waferdb::vector::Search;
 use waferdb::verify::verify;
 
 use super::image::{self, Edited};
@@ -144,9 +145,12 @@ fn one(out: &mut String, db: &Database, reader: &Reader, structure: &Structure) 
             pages(out, reader.scan(id, &Bounds::default())?)?;
             let query = vec![1.0; *dim];
             let near = rows.is_some().then(|| equal("user", "ann"));
-            for conditions in [None, near.as_deref()] {
-                for hit in reader.search(id, &query, 9, conditions)? {
-                    line(out, &(hit.key, hit.distance));
+            for exact in [false, true] {
+                let search = Search { k: 9, exact, ef: None };
+                for conditions in [None, near.as_deref()] {
+                    for hit in reader.search(id, &query, &search, conditions)? {
+                        line(out, &(hit.key, hit.distance));
+                    }
                 }
             }
         }

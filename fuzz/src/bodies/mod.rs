@@ -13,7 +13,9 @@ mod codecs;
 mod compressed;
 mod control;
 mod database;
+mod graph_file;
 mod image;
+mod links;
 mod log;
 mod reseal;
 mod run;
@@ -22,13 +24,15 @@ pub use codecs::{msgpack_check, order_decode, query_parse};
 pub use compressed::compressed_value;
 pub use control::{checkpoint_decode, merkle_proof, schema_json};
 pub use database::database_image;
+pub use graph_file::{graph_file, sound as sound_graph_file};
 pub use image::{Edited, images};
+pub use links::{links, sound as sound_links};
 pub use log::{PLACE, group_walk, read_frame, record_decode, segment_header};
 pub use run::run;
 
 pub type Body = fn(&[u8]);
 
-pub const TARGETS: [(&str, Body); 13] = [
+pub const TARGETS: [(&str, Body); 15] = [
     ("segment_header", segment_header),
     ("group_walk", group_walk),
     ("record_decode", record_decode),
@@ -42,6 +46,8 @@ pub const TARGETS: [(&str, Body); 13] = [
     ("database_image", database_image),
     ("run", run),
     ("compressed_value", compressed_value),
+    ("links", links),
+    ("graph_file", graph_file),
 ];
 
 /// Takes up to `count` bytes off the front of the input.

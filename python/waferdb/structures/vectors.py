@@ -230,16 +230,19 @@ class Vectors(Keyed[str]):
     ) -> Hits:
         """The `k` nearest vectors to `vector`, shape `(dim,)`, nearest first, ties by key.
 
-        `where` (with `rows=`) keeps those whose row matches, as in `Rows.find`. `exact` and `ef`
-        (the breadth of a graph search) change nothing while every search compares every vector, as
-        in this release. Rows and vectors are read at one LSN: `Hits.freshness`.
+        The newest vectors are compared one by one, sealed ones are found through graphs; distances
+        are those of the float32 vectors as given. `ef` is how many candidates each graph gives (64
+        by default, 3 for each result if that is more; at least `k`): more find more and take
+        longer. `exact` compares every vector. `where` (with `rows=`) keeps those whose row matches,
+        as in `Rows.find`; `explain` tells the way it is taken. There are `k` hits where so many
+        vectors exist. Rows and vectors are read at one LSN: `Hits.freshness`.
         """
         query = self._array(vector, 1)
         _check_search(k, ef)
         condition = self._condition(where)
         reader = self._scope.reader(consistency, as_of)
         for _ in range(_SEARCHES):
-            keys, distances = reader.search(self._id, query, k, condition)
+            keys, distances = reader.search(self._id, query, k, exact, ef, condition)
             hits = self._hits(reader, keys, distances)
             if len(hits) == len(keys):
                 break
@@ -250,24 +253,34 @@ class Vectors(Keyed[str]):
         vectors: ArrayLike,
         k: int = 10,
         *,
+        exact: bool = False,
+        ef: int | None = None,
         consistency: Consistency | None = None,
         as_of: AsOf | None = None,
     ) -> list[Hits]:
-        """`search` for each row of `vectors`, shape `(n, dim)`, at one LSN."""
+        """`search` for each row of `vectors`, shape `(n, dim)`, at one LSN; many rows are searched
+        on all cores."""
         queries = self._array(vectors, 2)
-        _check_search(k, None)
+        _check_search(k, ef)
         reader = self._scope.reader(consistency, as_of)
-        found = reader.search_many(self._id, queries, len(queries), k)
+        found = reader.search_many(self._id, queries, len(queries), k, exact, ef)
         return [self._hits(reader, keys, distances) for keys, distances in found]
 
     def explain(self, where: Where | None = None) -> VectorPlan:
-        """How a search with this filter would be answered."""
+        """How a search with this filter would be answered.
+
+        >>> import waferdb
+        >>> db = waferdb.open(":memory:", {"vecs": Vectors(dim=2)})
+        >>> db.vecs.explain().access
+        'exact'
+        """
         condition = self._condition(where)
         reader = self._scope.strong()
         plan = None
         if condition is not None and self._rows is not None:
             plan = Plan._from_json(reader.explain(self._rows, condition, None))
-        return VectorPlan("exact", reader.count(self._id), plan)
+        access, matching = reader.explain_search(self._id, condition)
+        return VectorPlan(access, reader.count(self._id), plan, matching)
 
     def _keys(self, keys: Iterable[str]) -> list[str]:
         names = key_list(keys)

@@ -1,0 +1,264 @@
+//! Graphs of vectors, made in the background: the newest vectors are sealed, segments are merged.
+//!
+//! One is made at a time, in slices that a thread takes in production and a test takes one by one.
+//! Invariants:
+//! 1. What is in use stays so until the new segment's file and its name are durable; then it takes
+//!    the old one's place at once, and a checkpoint says so.
+//! 2. No file holds an LSN above the durable one.
+//! 3. A lazy structure is sealed only when it is drained by name.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::database::Shared;
+use crate::error::{Error, ErrorKind, Result};
+use crate::materialised::Materialised;
+use crate::options::Mode;
+use crate::propagation::Policy;
+use crate::schema::{Kind, Structure, StructureId};
+use crate::vector::planner::{self, GRAPH_ROWS_MIN};
+use crate::vectors::build::{Build, Built};
+use crate::vectors::{Index, Searchable};
+
+/// Rows that are linked at a time before others go first.
+const SLICE_ROWS: u32 = 128;
+/// A tail of fewer rows is not sealed, however small its structure is.
+const TAIL_ROWS_MIN: u64 = 4_096;
+/// Of a large structure, the tail is so much of it.
+const TAIL_SHARE: u64 = 16;
+/// A failed step is not tried again for so long.
+const RETRY_NANOS: u64 = 1_000_000_000;
+
+/// What the steps share; in the database's keeping.
+#[derive(Default)]
+pub struct Sealing {
+    under_way: Mutex<Option<UnderWay>>,
+    /// Why the last step failed, and when one may be tried again.
+    failure: Mutex<Option<(Error, u64)>>,
+    /// About what the tails take in memory, those of lazy structures left out.
+    tail_bytes: AtomicU64,
+}
+
+struct UnderWay {
+    structure: StructureId,
+    owner: Arc<Materialised>,
+    index: Arc<Index>,
+    build: Build,
+}
+
+impl UnderWay {
+    fn vectors(&self) -> &Searchable {
+        self.owner.vectors.as_ref().expect("only vectors are sealed")
+    }
+}
+
+fn is_lazy(structure: &Structure) -> bool {
+    matches!(structure.policy_in_force(), Policy::Lazy)
+}
+
+impl Shared {
+    /// Rows of a tail that is due.
+    fn seal_at(&self, vectors: &Searchable) -> u64 {
+        let by_size = || TAIL_ROWS_MIN.max(vectors.sealed() / TAIL_SHARE);
+        self.options.seal_vectors.map_or_else(by_size, |rows| rows as u64).max(1)
+    }
+
+    /// A structure's index is in memory from its first vector on, unless it is lazy.
+    pub fn warm_vectors(&self) -> Result<()> {
+        let catalog = self.store.catalog();
+        for structure in catalog.schema.structures.iter().filter(|known| !is_lazy(known)) {
+            let known = catalog.structure(structure.id);
+            let Some(vectors) = &known.vectors else { continue };
+            if vectors.sealed() == 0 && known.ordered.is_empty() {
+                self.store.index(structure.id, known)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One background step: a slice of a segment, if one is due. `true` if it did something.
+    pub fn vector_step(&self) -> Result<bool> {
+        self.seal_step(&[])
+    }
+
+    /// The same; what can be sealed of the structures in `drain` is due.
+    pub fn seal_step(&self, drain: &[StructureId]) -> Result<bool> {
+        if self.options.mode == Mode::Read {
+            return Ok(false);
+        }
+        self.check_open()?;
+        let mut under_way = self.sealing.under_way.lock();
+        let Some(current) = &mut *under_way else {
+            *under_way = self.choose_seal(drain)?;
+            return Ok(under_way.is_some());
+        };
+        if !self.is_in_use(current) {
+            *under_way = None;
+            return Ok(true);
+        }
+        match current.build.step(SLICE_ROWS) {
+            Ok(false) => return Ok(true),
+            Ok(true) => {}
+            Err(error) => {
+                *under_way = None;
+                return Err(error);
+            }
+        }
+        let UnderWay { structure, owner, index, build } = under_way.take().expect("just matched");
+        match build.finish()? {
+            Ok(built) => self.finish_seal(structure, &owner, &index, built)?,
+            Err(build) => *under_way = Some(UnderWay { structure, owner, index, build }),
+        }
+        self.take_stock_of_tails();
+        Ok(true)
+    }
+
+    fn is_in_use(&self, under_way: &UnderWay) -> bool {
+        let catalog = self.store.catalog();
+        let known = catalog.structures.get(&under_way.structure);
+        let index = under_way.vectors().loaded();
+        known.is_some_and(|known| Arc::ptr_eq(known, &under_way.owner))
+            && index.is_some_and(|index| Arc::ptr_eq(&index, &under_way.index))
+    }
+
+    fn choose_seal(&self, drain: &[StructureId]) -> Result<Option<UnderWay>> {
+        let catalog = self.store.catalog();
+        for structure in &catalog.schema.structures {
+            let owner = &catalog.structures[&structure.id];
+            let Some(vectors) = &owner.vectors else { continue };
+            let drained = drain.contains(&structure.id);
+            if is_lazy(structure) && !drained {
+                continue;
+            }
+            let seal_at = self.seal_at(vectors);
+            if !drained && vectors.unsealed() < seal_at && !vectors.is_worn() {
+                continue;
+            }
+            let index = self.store.index(structure.id, owner)?;
+            self.drop_damaged(vectors);
+            let (segments, tail) = index.shapes();
+            let seal_at = seal_at.min(usize::MAX as u64) as usize;
+            let Some(work) = planner::plan(&segments, tail, seal_at, drained) else { continue };
+            self.pipeline.flush()?;
+            if let Some(build) = Build::begin(&index, work, self.pipeline.durable())? {
+                let owner = Arc::clone(owner);
+                return Ok(Some(UnderWay { structure: structure.id, owner, index, build }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Files that were found damaged go once no checkpoint names them.
+    fn drop_damaged(&self, vectors: &Searchable) {
+        let damaged = vectors.take_damaged();
+        if !damaged.is_empty() {
+            self.upkeep.make_graphs_obsolete(damaged);
+        }
+    }
+
+    fn finish_seal(
+        &self,
+        structure: StructureId,
+        owner: &Arc<Materialised>,
+        index: &Arc<Index>,
+        built: Built,
+    ) -> Result<()> {
+        let vectors = owner.vectors.as_ref().expect("only vectors are sealed");
+        let info = match built.is_empty() {
+            true => None,
+            false => {
+                self.check_writable()?;
+                Some(self.files.write_graph(structure, &built.contents()?, built.cause)?)
+            }
+        };
+        let uid = info.as_ref().map(|info| info.uid);
+        let obsolete = built.obsolete();
+        self.change_graphs(|catalog| {
+            let is_current =
+                catalog.structures.get(&structure).is_some_and(|known| Arc::ptr_eq(known, owner));
+            if is_current && vectors.install(built, index, info) {
+                return Some(obsolete);
+            }
+            uid.into_iter().for_each(|uid| self.files.discard_graph(uid));
+            None
+        })
+    }
+
+    /// About what tails take, for those who must wait for them.
+    pub fn take_stock_of_tails(&self) {
+        let catalog = self.store.catalog();
+        let eager = catalog.schema.structures.iter().filter(|structure| !is_lazy(structure));
+        let vectors = eager.filter_map(|known| catalog.structure(known.id).vectors.as_ref());
+        let bytes = vectors.map(Searchable::unsealed_bytes).sum();
+        self.sealing.tail_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether writers must wait until a tail is sealed; an error says why that cannot be.
+    pub fn tails_are_full(&self) -> Result<bool> {
+        if self.sealing.tail_bytes.load(Ordering::Relaxed) < self.options.tail_bytes() {
+            return Ok(false);
+        }
+        if let Some((error, _)) = &*self.sealing.failure.lock() {
+            let what = "the newest vectors fill their memory and cannot be sealed; nothing was \
+                        committed";
+            return Err(error.clone().context(what));
+        }
+        Ok(true)
+    }
+
+    /// A thread's turn, and how long it lets others go first. `None`: nothing more is due.
+    pub fn sealing_turn(&self) -> Option<Duration> {
+        let now = self.options.clock.monotonic_nanos();
+        if self.sealing.failure.lock().as_ref().is_some_and(|(_, again)| now < *again) {
+            return None;
+        }
+        self.take_stock_of_tails();
+        match self.vector_step() {
+            Ok(more) => {
+                *self.sealing.failure.lock() = None;
+                more.then_some(Duration::ZERO)
+            }
+            Err(error) => {
+                let again = now.saturating_add(RETRY_NANOS);
+                *self.sealing.failure.lock() = Some((error, again));
+                None
+            }
+        }
+    }
+
+    /// The thread is gone for good: writers must not wait for it.
+    pub fn abandon_sealing(&self) {
+        let bug = Error::new(ErrorKind::Failed, "an invariant of the sealing was broken (a bug)");
+        *self.sealing.failure.lock() = Some((bug, u64::MAX));
+    }
+
+    /// Gives up a segment that is being made.
+    pub fn abandon_seal(&self) {
+        *self.sealing.under_way.lock() = None;
+    }
+
+    /// Everything of these structures that can be is sealed, into one segment each; `None`: of all
+    /// that are not lazy. Takes a step; `false`: it is so.
+    pub fn drain_vectors(&self, named: Option<&[StructureId]>) -> Result<bool> {
+        let catalog = self.store.catalog();
+        let vectors = catalog.schema.structures.iter().filter(|structure| {
+            let asked = named.map_or(!is_lazy(structure), |named| named.contains(&structure.id));
+            asked && matches!(structure.kind, Kind::Vectors { .. })
+        });
+        let vectors: Vec<StructureId> = vectors.map(|structure| structure.id).collect();
+        let few = |id: &StructureId| {
+            let known = catalog.structure(*id).vectors.as_ref();
+            known.is_none_or(|known| {
+                let is_small = known.unsealed() < GRAPH_ROWS_MIN as u64;
+                known.loaded().is_none() && is_small && known.graphs().len() <= 1
+            })
+        };
+        if self.sealing.under_way.lock().is_none() && vectors.iter().all(few) {
+            return Ok(false);
+        }
+        self.seal_step(&vectors)
+    }
+}

@@ -1,0 +1,188 @@
+//! One segment in the making: the rows of a tail and of older segments, linked in steps.
+//!
+//! Invariants:
+//! 1. What is made from is not changed: searches go on with it until the whole is replaced at once.
+//! 2. A version that ends meanwhile ends in what is made, too: it is one object.
+//! 3. No row is above the LSN that was durable when the making began.
+
+use std::sync::Arc;
+
+use super::index::{Form, Index, Lists};
+use super::segment::Segment;
+use super::version::{Rows, Version};
+use crate::error::Result;
+use crate::log::Lsn;
+use crate::storage::Cause;
+use crate::vector::codes::Codes;
+use crate::vector::file::{Contents, GraphInfo};
+use crate::vector::graph::{Builder, Graph};
+use crate::vector::planner::Work;
+
+/// More dead rows than one in so many are not carried along.
+const CARRIED_DEAD: usize = 8;
+/// More unreachable rows than one in so many make a failed build.
+const STRAYS_SHARE: usize = 50;
+/// How often a graph is built before its rows are scanned instead.
+const ATTEMPTS: usize = 2;
+
+pub struct Build {
+    /// The segments and parts of the tail it takes the place of.
+    old: Lists,
+    codes: Arc<Codes>,
+    versions: Vec<Arc<Version>>,
+    /// `None`: too few rows for a graph, or two builds failed.
+    builder: Option<Builder<Codes>>,
+    attempts: usize,
+    pub cause: Cause,
+}
+
+/// What is to be written and taken into use.
+pub struct Built {
+    old: Lists,
+    codes: Arc<Codes>,
+    versions: Vec<Arc<Version>>,
+    graph: Option<Graph<Codes>>,
+    strays: Vec<u32>,
+    pub cause: Cause,
+}
+
+impl Build {
+    /// Takes up what `work` says, as far as it is durable; `None`: nothing is, or it needs no graph
+    /// and was done at once.
+    pub fn begin(index: &Index, work: Work, durable: Lsn) -> Result<Option<Self>> {
+        let lists = index.close_part();
+        let is_durable = |rows: &&Arc<Rows>| rows.versions.iter().all(|row| row.born <= durable);
+        let (from, closed) = match work {
+            Work::Merge { from } => (from, Vec::new()),
+            Work::Seal { from } => {
+                (from, lists.closed.iter().take_while(is_durable).cloned().collect())
+            }
+            Work::Compact => {
+                let old = Lists { segments: Vec::new(), closed: lists.closed.clone() };
+                let tail = live_rows(index.form, &old.closed);
+                index.replace(&old, None, Some(tail));
+                return Ok(None);
+            }
+        };
+        let from = from.min(lists.segments.len());
+        let old = Lists { segments: lists.segments[from..].to_vec(), closed };
+        let merges = !old.segments.is_empty();
+        if !merges && old.closed.is_empty() {
+            return Ok(None);
+        }
+        let cause = if merges { Cause::Merge } else { Cause::Seal };
+        let (codes, versions, carried) = gather(index.form, &old);
+        let codes = Arc::new(codes);
+        let mut build = Self { old, codes, versions, builder: None, attempts: 1, cause };
+        build.builder = match carried {
+            Some(segment) => {
+                let links = segment.graph.as_ref().expect("it is carried for its graph").links()?;
+                Some(Builder::extend(&links, Arc::clone(&build.codes), build.rows())?)
+            }
+            None => Some(Builder::new(Arc::clone(&build.codes), build.rows())?),
+        };
+        Ok(Some(build))
+    }
+
+    fn rows(&self) -> u32 {
+        self.versions.len() as u32
+    }
+
+    /// Links up to `count` rows more; `true` when all are.
+    pub fn step(&mut self, count: u32) -> Result<bool> {
+        match &mut self.builder {
+            Some(builder) => builder.step(count),
+            None => Ok(true),
+        }
+    }
+
+    /// The segment, or the build once more from the beginning where its graph is of no use.
+    pub fn finish(self) -> Result<Result<Built, Self>> {
+        let Self { old, codes, versions, builder, attempts, cause } = self;
+        let (graph, strays) = match builder.map(Builder::finish).transpose()? {
+            None => (None, Vec::new()),
+            Some((graph, strays)) if strays.len() * STRAYS_SHARE <= versions.len() => {
+                (Some(graph), strays)
+            }
+            Some(_) if attempts < ATTEMPTS => {
+                let builder = Some(Builder::new(Arc::clone(&codes), versions.len() as u32)?);
+                let attempts = attempts + 1;
+                return Ok(Err(Self { old, codes, versions, builder, attempts, cause }));
+            }
+            Some(_) => (None, Vec::new()),
+        };
+        Ok(Ok(Built { old, codes, versions, graph, strays, cause }))
+    }
+}
+
+impl Built {
+    /// Nothing is left of what it was to be made of.
+    pub fn is_empty(&self) -> bool {
+        self.versions.is_empty()
+    }
+
+    /// What its file says.
+    pub fn contents(&self) -> Result<Contents> {
+        Segment::contents(&self.versions, &self.strays, self.graph.as_ref())
+    }
+
+    /// Numbers of the files that are not needed once this is in use.
+    pub fn obsolete(&self) -> Vec<u64> {
+        self.old.segments.iter().map(|segment| segment.info.uid).collect()
+    }
+
+    /// Takes the place of what it was made from; `false`: that is not in use any more.
+    /// `info`: of its file; `None`: nothing lives in it, so there is none.
+    pub fn install(self, index: &Index, info: Option<GraphInfo>) -> bool {
+        let mut tail = Rows::new(index.form.codes(self.strays.len()));
+        for row in &self.strays {
+            let version = &self.versions[*row as usize];
+            if version.is_live() {
+                tail.versions.push(Arc::clone(version));
+                tail.codes.push_row(&self.codes, *row as usize);
+            }
+        }
+        let Self { old, codes, versions, graph, strays, .. } = self;
+        let made = info.map(|info| Arc::new(Segment { codes, versions, graph, strays, info }));
+        index.replace(&old, made, Some(tail))
+    }
+}
+
+/// The rows to link, in this order, and the segment whose graph over the first of them goes on.
+fn gather(form: Form, old: &Lists) -> (Codes, Vec<Arc<Version>>, Option<Arc<Segment>>) {
+    let carried = old.segments.first().filter(|segment| {
+        let dead = segment.shape().dead;
+        segment.graph.is_some() && segment.strays.is_empty() && dead * CARRIED_DEAD <= segment.len()
+    });
+    let rows = old.segments.iter().map(|segment| segment.len()).sum::<usize>()
+        + old.closed.iter().map(|rows| rows.len()).sum::<usize>();
+    let mut made = Rows::new(form.codes(rows));
+    for segment in &old.segments {
+        let whole = carried.is_some_and(|carried| Arc::ptr_eq(carried, segment));
+        for row in 0..segment.len() {
+            if whole || segment.is_answering(row) {
+                made.versions.push(Arc::clone(&segment.versions[row]));
+                made.codes.push_row(&segment.codes, row);
+            }
+        }
+    }
+    append_live(&mut made, &old.closed);
+    (made.codes, made.versions, carried.cloned())
+}
+
+fn append_live(made: &mut Rows, parts: &[Arc<Rows>]) {
+    for part in parts {
+        for (row, version) in part.versions.iter().enumerate() {
+            if version.is_live() {
+                made.versions.push(Arc::clone(version));
+                made.codes.push_row(&part.codes, row);
+            }
+        }
+    }
+}
+
+fn live_rows(form: Form, parts: &[Arc<Rows>]) -> Rows {
+    let mut made = Rows::new(form.codes(0));
+    append_live(&mut made, parts);
+    made
+}

@@ -1,0 +1,57 @@
+//! A sealed segment: a graph over the codes of its rows; immutable but for the ends of versions.
+
+use std::sync::Arc;
+
+use super::version::{Version, bytes_of};
+use crate::vector::codes::Codes;
+use crate::vector::file::{Contents, GraphInfo, RowId};
+use crate::vector::graph::Graph;
+use crate::vector::planner::Shape;
+
+pub struct Segment {
+    pub codes: Arc<Codes>,
+    pub versions: Vec<Arc<Version>>,
+    /// `None`: none could be made, so the rows are scanned.
+    pub graph: Option<Graph<Codes>>,
+    /// Rows that the graph does not reach, ascending: the tail has them.
+    pub strays: Vec<u32>,
+    /// Its file.
+    pub info: GraphInfo,
+}
+
+impl Segment {
+    pub fn len(&self) -> usize {
+        self.versions.len()
+    }
+
+    pub fn is_stray(&self, row: u32) -> bool {
+        self.strays.binary_search(&row).is_ok()
+    }
+
+    /// Rows that answer: the live ones that are no strays.
+    pub fn is_answering(&self, row: usize) -> bool {
+        self.versions[row].is_live() && !self.is_stray(row as u32)
+    }
+
+    pub fn shape(&self) -> Shape {
+        let live = (0..self.len()).filter(|row| self.is_answering(*row)).count();
+        Shape { rows: self.len(), dead: self.len() - live }
+    }
+
+    /// What its file says.
+    pub fn contents(
+        versions: &[Arc<Version>],
+        strays: &[u32],
+        graph: Option<&Graph<Codes>>,
+    ) -> crate::error::Result<Contents> {
+        let rows = versions.iter().map(|version| RowId::new(version.born, &version.key)).collect();
+        let links = graph.map(Graph::links).transpose()?;
+        Ok(Contents { rows, strays: strays.to_vec(), links })
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        self.codes.memory_bytes()
+            + self.graph.as_ref().map_or(0, Graph::memory_bytes)
+            + self.versions.iter().map(|version| bytes_of(version)).sum::<usize>()
+    }
+}
