@@ -32,7 +32,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 _SIZING = 500
 # Of waferdb the stated n is wanted, so its loops may take this many times what a peer's may: more
 # is written and merged, which makes nothing better. The tables say what n each store did.
-_OWN_PATIENCE = 6
+_OWN_PATIENCE = 10
 # A child that hangs is ended after this many times what its loops may take.
 _PATIENCE = 10.0
 _PATIENCE_SECONDS = 120.0
@@ -83,7 +83,7 @@ class Run:
         group, layout = 0, self.sizes.probe_layout
         if case.probe and SUBJECT in peers:
             group = self._group_bytes(workload, case)
-        for number in range(self.sizes.rounds if workload.repeated else 1):
+        for number in range(self.sizes.rounds if workload.repeated and not case.once else 1):
             if group:
                 layout = self._probe(workload, case, number, group, layout)
             for peer in peers:
@@ -101,6 +101,7 @@ class Run:
                 task = self._task(workload, case, peer, phase, directory)
                 # A later phase is told what the earlier ones found.
                 task.settings["before"] = dict(found)
+                task.settings["subject"] = self._subject(workload, case)
                 part = self.child(task)
                 refused = part.pop("unsupported", None)
                 row["refused"] = refused is not None
@@ -113,6 +114,12 @@ class Run:
             row["notes"] = found.pop("notes", [])
             row["found"] = found
         self._add(row)
+
+    def _subject(self, workload: Workload, case: Case) -> dict[str, Any]:
+        """What waferdb found in this case so far: nothing, while it has not done it."""
+        here = (workload.name, case.name, SUBJECT)
+        own = (r for r in self.rows if (r["workload"], r["case"], r["peer"]) == here)
+        return dict(next(own, {"found": {}})["found"])
 
     def _add(self, row: Row) -> None:
         self.rows.append(row)

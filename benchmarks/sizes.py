@@ -20,8 +20,12 @@ class Sizes:
     small_pairs: int  # kv-small
     pairs: int  # kv, scan
     records: int  # ycsb
+    vectors: int  # vector-search, vector-reopen, vector-put
+    queries: int  # vector-search
+    large_vectors: int  # vector-large; 0: it is left to a larger size
     seconds: float  # most that one closed loop takes
     paced_seconds: float  # each open loop
+    stream_seconds: float  # vector-stream
     merge_bytes: int
     merge_seconds: float
     probe_seconds: float
@@ -40,8 +44,12 @@ SIZES = {
             small_pairs=2_000,
             pairs=1_000,
             records=100,
+            vectors=1_000,
+            queries=50,
+            large_vectors=1_000,
             seconds=2.0,
             paced_seconds=0.2,
+            stream_seconds=2.0,
             merge_bytes=1 << 10,
             merge_seconds=0.3,
             probe_seconds=0.05,
@@ -51,13 +59,17 @@ SIZES = {
         ),
         Sizes(
             name="small",
-            rounds=3,
+            rounds=2,
             memories=100_000,
             small_pairs=1_000_000,
             pairs=200_000,
             records=10_000,
-            seconds=8.0,
+            vectors=100_000,
+            queries=1_000,
+            large_vectors=0,
+            seconds=4.0,
             paced_seconds=3.0,
+            stream_seconds=30.0,
             merge_bytes=256 << 20,
             merge_seconds=24.0,
             probe_seconds=1.0,
@@ -72,8 +84,12 @@ SIZES = {
             small_pairs=1_000_000,
             pairs=200_000,
             records=200_000,
+            vectors=100_000,
+            queries=1_000,
+            large_vectors=1_000_000,
             seconds=600.0,
             paced_seconds=30.0,
+            stream_seconds=60.0,
             merge_bytes=256 << 20,
             merge_seconds=120.0,
             probe_seconds=3.0,

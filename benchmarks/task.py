@@ -41,6 +41,12 @@ class Task:
         """Where the store is."""
         return Path(self.directory, "store")
 
+    @property
+    def log_bytes(self) -> int:
+        """Of waferdb, once it is closed: its log is trimmed to its groups, which are whole
+        sectors."""
+        return sum(file.stat().st_size for file in (self.store / "agent.wafer" / "log").iterdir())
+
 
 def opened(task: Task, kind: str, **options: Any) -> Peer:
     """The task's store, as the workload wants it."""
@@ -78,9 +84,17 @@ class Session:
             found["merged_bytes"] = counted.merged_bytes
         for cause, count in counted.by.items():
             found[f"by_{cause}_bytes"] = count
+        if counted.by:
+            found.update(_graphs(counted.vectors_by, logical_bytes))
         for name in ("device", "journal", "wchar", "engine", "space"):
             if f"{name}_bytes" in found:
                 found[f"{name}_per_logical"] = found[f"{name}_bytes"] / max(logical_bytes, 1)
         if self.peer.notes:
             found["notes"] = list(self.peer.notes)
         return found
+
+
+def _graphs(by: dict[str, int], logical_bytes: int) -> dict[str, Any]:
+    """What the vectors' own files took, beside their values in the log."""
+    own = sum(by.get(cause, 0) for cause in ("seal", "merge", "flush"))
+    return {"sealed": by.get("seal", 0) > 0, "vector_share": own / max(logical_bytes, 1)}

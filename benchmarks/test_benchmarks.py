@@ -75,14 +75,15 @@ def test_each_installed_peer_does_each_workload(tmp_path: Path, name: str) -> No
 
 
 def _conversations(directory: Path) -> Path:
-    """A file of the form that the text workload reads, with text of nobody's."""
+    """A file of the form that the workloads of text read, with text of nobody's."""
     turns = [
         {"speaker": f"speaker {n % 2}", "dia_id": f"D1:{n}", "text": f"sentence number {n}. " * 9}
         for n in range(60)
     ]
     path = directory / "conversations.json"
+    asked = [{"question": "sentence number 7?", "evidence": ["D1:7; D1:8", "D"]}]
     path.write_text(
-        json.dumps([{"sample_id": "one", "conversation": {"session_1": turns}, "qa": []}])
+        json.dumps([{"sample_id": "one", "conversation": {"session_1": turns}, "qa": asked}])
     )
     return path
 

@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.mixture import Mixture
 from waferdb import Audit, Cache, Context, Database, Events, Rows, Vectors, documents
+from waferdb.policies import Policy
 from waferdb.structures import Structure
 
 DIM = 384
@@ -42,9 +44,9 @@ class Memory(Database):
     context = Context()
 
 
-def declared(dim: int) -> dict[str, Structure]:
-    """The six structures, for vectors of `dim` components."""
-    vectors = Vectors(dim=dim, metric="cosine", rows="facts")
+def declared(dim: int, policy: Policy) -> dict[str, Structure]:
+    """The six structures, for vectors of `dim` components with graphs as `policy` says."""
+    vectors = Vectors(dim=dim, metric="cosine", rows="facts", policy=policy)
     return {**Memory._structures, "embeddings": vectors}
 
 
@@ -65,8 +67,14 @@ class Item:
         return len(documents.encode(self.document)) + self.vector.nbytes
 
 
-def items(count: int, start: int = 0) -> list[Item]:
-    """Memories number `start` and following, the same in each run."""
+def items(count: int, start: int = 0, distinct: bool = False) -> list[Item]:
+    """Memories number `start` and following, the same in each run.
+
+    With `distinct` no vector comes twice, as a graph over them wants to be measured.
+    """
+    if distinct:
+        own = Mixture(DIM).vectors(start + count, start)
+        return [_item(start + number, vector) for number, vector in enumerate(own)]
     random = np.random.default_rng(384)
     vectors = random.standard_normal((min(_VECTORS, max(count, 1)), DIM), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

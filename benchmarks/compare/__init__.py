@@ -5,9 +5,19 @@ from __future__ import annotations
 import importlib
 import importlib.util
 
-from .base import MEMORIES, PAIRS, Options, Peer
+from .base import MEMORIES, PAIRS, VECTORS, Options, Peer
 
-__all__ = ["MEMORIES", "PAIRS", "Options", "Peer", "known", "missing", "peer", "served"]
+__all__ = [
+    "MEMORIES",
+    "PAIRS",
+    "VECTORS",
+    "Options",
+    "Peer",
+    "known",
+    "missing",
+    "peer",
+    "served",
+]
 
 # Name, module and class; a module is imported only when its peer is used.
 _PEERS = {
@@ -19,6 +29,9 @@ _PEERS = {
     "six": ("six_stores", "SixStores"),
     "lancedb": ("lance", "Lance"),
     "chroma": ("chroma", "Chroma"),
+    "usearch": ("vector_indexes", "Usearch"),
+    "hnswlib": ("vector_indexes", "Hnswlib"),
+    "numpy": ("vector_indexes", "Numpy"),
 }
 _NEEDS = {
     "waferdb": ("waferdb",),
@@ -29,6 +42,9 @@ _NEEDS = {
     "six": ("apsw", "usearch"),
     "lancedb": ("lancedb", "pyarrow"),
     "chroma": ("chromadb",),
+    "usearch": ("usearch",),
+    "hnswlib": ("hnswlib",),
+    "numpy": ("numpy",),
 }
 
 

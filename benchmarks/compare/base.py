@@ -1,4 +1,4 @@
-"""What a workload asks of a store: one adapter class a store, two kinds of work.
+"""What a workload asks of a store: one adapter class a store, three kinds of work.
 
 1. A store is opened as durable as the workload says: "sync" means that a returned call is on the
    device, "async" that it has reached the store's own log or buffers. `durable` says how.
@@ -15,10 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from benchmarks.mixture import Floats
 from benchmarks.workload import DIM, Item
+from waferdb.policies import Policy
 
 MEMORIES = "memories"
 PAIRS = "pairs"
+VECTORS = "vectors"
 
 Pair = tuple[bytes, bytes]
 
@@ -37,6 +40,8 @@ class Options:
     dim: int = DIM
     compression: str | None = None
     count_merges: bool = False
+    # When waferdb builds graphs over its vectors; None: never (`lazy()`).
+    policy: Policy | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,8 @@ class Counted:
     commits_per_sync: float | None = None
     log_bytes: int | None = None
     merged_bytes: int | None = None
-    by: dict[str, int] = field(default_factory=dict)
+    by: dict[str, int] = field(default_factory=dict)  # bytes by cause
+    vectors_by: dict[str, int] = field(default_factory=dict)  # of them the vectors' own
 
 
 class Peer(ABC):
@@ -96,6 +102,10 @@ class Peer(ABC):
     def counted(self) -> Counted:
         """The store's own counters."""
         return Counted()
+
+    def lagging(self) -> str:
+        """What the store has put off by now, in words; nothing where it does not say."""
+        return ""
 
     def merged_bytes(self) -> int:
         """Bytes written by merges so far; cheap enough to be asked often."""
@@ -144,3 +154,34 @@ class Peer(ABC):
     def scan(self, start: bytes | None = None) -> Iterator[Pair]:
         """Pairs in key order, from `start` on."""
         raise UnsupportedError(f"{type(self).__name__} keeps no pairs")
+
+    # Vectors of length 1, by the key of their number: `vector_key(n)`.
+
+    def add(self, keys: Sequence[str], vectors: Floats) -> Any:
+        """Stores vectors, shape `(len(keys), dim)`; one commit."""
+        raise UnsupportedError(f"{type(self).__name__} keeps no vectors")
+
+    def near(self, query: Floats, k: int) -> Any:
+        """The `k` nearest to one query by cosine, as the store answers: `numbers` reads it."""
+        raise UnsupportedError(f"{type(self).__name__} searches no vectors")
+
+    def near_many(self, queries: Floats, k: int) -> Any:
+        """The same for each of many queries, in one call: `numbers_many` reads it."""
+        raise UnsupportedError(f"{type(self).__name__} searches no vectors")
+
+    def numbers(self, found: Any) -> list[int]:
+        """The vectors' numbers in what `near` answered, nearest first."""
+        raise UnsupportedError(f"{type(self).__name__} searches no vectors")
+
+    def numbers_many(self, found: Any) -> list[list[int]]:
+        """The same of what `near_many` answered."""
+        raise UnsupportedError(f"{type(self).__name__} searches no vectors")
+
+    def set_breadth(self, breadth: int) -> None:
+        """How many candidates a search of a graph keeps (ef, expansion)."""
+        raise UnsupportedError(f"{type(self).__name__} has no breadth to set")
+
+
+def vector_key(number: int) -> str:
+    """The key of vector `number`."""
+    return f"{number:010}"

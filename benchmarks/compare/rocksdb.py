@@ -17,9 +17,10 @@ from typing import Any
 from rocksdict import Options as RocksOptions
 from rocksdict import Rdict, WriteBatch, WriteOptions
 
+from benchmarks.mixture import Floats
 from benchmarks.workload import Item
 
-from .base import MEMORIES, PAIRS, Durable, Pair, Peer
+from .base import MEMORIES, PAIRS, VECTORS, Durable, Pair, Peer
 from .graph import Graph
 from .records import FACT, deletes, puts
 
@@ -101,7 +102,7 @@ class Rocks(Peer):
             self._graph.delete(items)
 
     def count(self) -> int:
-        if self.options.kind == PAIRS:
+        if self.options.kind != MEMORIES:
             return sum(1 for _ in self._db.items())
         facts = takewhile(lambda key: key.startswith(FACT), self._db.keys(from_key=FACT))
         return sum(1 for _ in facts)
@@ -135,10 +136,13 @@ class Rocks(Peer):
 class RocksBare(Rocks):
     """RocksDB alone: vectors are values, and nothing is built to search them."""
 
-    serves = frozenset({MEMORIES})
+    serves = frozenset({MEMORIES, VECTORS})
     vectors = "values of the store, durable with the commit; no graph"
     searchable = False
 
     @staticmethod
     def title() -> str:
         return f"RocksDB (rocksdict {importlib.metadata.version('rocksdict')}), no graph"
+
+    def add(self, keys: Sequence[str], vectors: Floats) -> None:
+        self.put_many((key.encode(), one.tobytes()) for key, one in zip(keys, vectors, strict=True))

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import waferdb
+from benchmarks.mixture import Floats
 from benchmarks.workload import Item, declared, remember, remember_many
 
-from .base import MEMORIES, PAIRS, Counted, Durable, Options, Pair, Peer, UnsupportedError
+from .base import MEMORIES, PAIRS, VECTORS, Counted, Durable, Options, Pair, Peer, UnsupportedError
 
 _ACCEPTED = inspect.signature(waferdb.open).parameters
 
@@ -17,12 +18,15 @@ _ACCEPTED = inspect.signature(waferdb.open).parameters
 class Wafer(Peer):
     """One database directory."""
 
-    serves = frozenset({MEMORIES, PAIRS})
+    serves = frozenset({MEMORIES, PAIRS, VECTORS})
     durable = Durable(
         sync='durability="sync": the commit\'s group is written and fdatasync has returned',
         unsynced='durability="async": in the log\'s buffer, durable within 100 ms or at flush()',
     )
-    vectors = "float32 in the log, durable with the commit; no graph on disk, search is exact"
+    vectors = (
+        "float32 in the log, durable with the commit; graphs over them where a case says so, "
+        "sealed and merged in the background"
+    )
 
     @staticmethod
     def title() -> str:
@@ -41,11 +45,14 @@ class Wafer(Peer):
             given["compression"] = wanted.compression
         self.db = waferdb.open(self.directory / "agent.wafer", _schema(wanted), **given)
         self._pairs: Any = self.db["pairs"] if wanted.kind == PAIRS else None
+        self._vectors: Any = None if wanted.kind == PAIRS else self.db["embeddings"]
         self._before = self.db.stats()
 
     def drain(self) -> None:
         self.db.flush()
         self.db.drain()
+        if self.options.policy is not None:
+            self.db.drain("embeddings")
 
     def close(self) -> None:
         self.db.close()
@@ -53,8 +60,12 @@ class Wafer(Peer):
     def counted(self) -> Counted:
         before, after = self._before, self.db.stats()
         causes: dict[str, int] = {}
+        vectors: dict[str, int] = {}
         for (structure, cause), count in after.by.items():
-            causes[cause] = causes.get(cause, 0) + count - before.by.get((structure, cause), 0)
+            new = count - before.by.get((structure, cause), 0)
+            causes[cause] = causes.get(cause, 0) + new
+            if structure == "embeddings":
+                vectors[cause] = new
         commits, syncs = after.commits - before.commits, after.syncs - before.syncs
         return Counted(
             logical_bytes=after.logical_bytes - before.logical_bytes,
@@ -63,7 +74,11 @@ class Wafer(Peer):
             log_bytes=causes.get("log", 0),
             merged_bytes=causes.get("merge", 0),
             by=causes,
+            vectors_by=vectors,
         )
+
+    def lagging(self) -> str:
+        return ", ".join(f"{name}: {lag}" for name, lag in self.db.stats().lag.items())
 
     def merged_bytes(self) -> int:
         found = self.db.stats().by
@@ -84,8 +99,8 @@ class Wafer(Peer):
                 tx.context.delete(item.user, item.key)
 
     def count(self) -> int:
-        rows = self.db["facts"] if self._pairs is None else self._pairs
-        found: int = rows.count()
+        counted = {MEMORIES: "facts", PAIRS: "pairs", VECTORS: "embeddings"}
+        found: int = self.db[counted[self.options.kind]].count()
         return found
 
     def put(self, key: bytes, value: bytes) -> Any:
@@ -110,8 +125,26 @@ class Wafer(Peer):
         cursor: Iterator[Pair] = self._pairs.scan(start=start)
         return cursor
 
+    def add(self, keys: Sequence[str], vectors: Floats) -> Any:
+        return self._vectors.put_many(keys, vectors)
+
+    def near(self, query: Floats, k: int) -> Any:
+        return self._vectors.search(query, k)
+
+    def near_many(self, queries: Floats, k: int) -> Any:
+        return self._vectors.search_many(queries, k)
+
+    def numbers(self, found: Any) -> list[int]:
+        return [int(key) for key in found.keys]
+
+    def numbers_many(self, found: Any) -> list[list[int]]:
+        return [self.numbers(each) for each in found]
+
 
 def _schema(options: Options) -> dict[str, Any]:
     if options.kind == PAIRS:
         return {"pairs": waferdb.Rows(codec="raw")}
-    return declared(options.dim)
+    policy = options.policy or waferdb.lazy()
+    if options.kind == VECTORS:
+        return {"embeddings": waferdb.Vectors(options.dim, "cosine", policy=policy)}
+    return declared(options.dim, policy)

@@ -7,11 +7,17 @@ from .churn import Churn
 from .kv import Kv
 from .kv_small import KvSmall
 from .latency import Latency
+from .locomo import Locomo
 from .merging import Merging
 from .overwrite import Overwrite
 from .remember import Remember
 from .scan import Scan
 from .text import Text
+from .vector_large import VectorLarge
+from .vector_put import VectorPut
+from .vector_reopen import VectorReopen
+from .vector_search import VectorSearch
+from .vector_stream import VectorStream
 from .ycsb import Ycsb
 
 __all__ = ["WORKLOADS", "Case", "Workload"]
@@ -20,6 +26,11 @@ WORKLOADS: dict[str, Workload] = {
     workload.name: workload
     for workload in (
         Remember(),
+        VectorSearch(),
+        VectorReopen(),
+        VectorPut(),
+        VectorStream(),
+        Locomo(),
         KvSmall(),
         Kv(),
         Merging(),
@@ -29,5 +40,6 @@ WORKLOADS: dict[str, Workload] = {
         Latency(),
         Scan(),
         Ycsb(),
+        VectorLarge(),
     )
 }

@@ -25,6 +25,7 @@ class Case:
     probe: bool = False  # whether the raw probe of the same bytes runs beside it
     only: tuple[str, ...] = ()  # the peers it makes sense for; () for all
     memtable_bytes: int | None = None  # where the case is about it
+    once: bool = False  # in one round, also of a workload that is repeated
 
 
 @dataclass(frozen=True)

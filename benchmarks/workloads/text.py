@@ -1,9 +1,9 @@
 """Real conversations, with and without compression.
 
 The text is LoCoMo's ("Evaluating Very Long-Term Conversational Memory of LLM Agents", ACL 2024),
-which is not part of this project: WAFERDB_LOCOMO or `--locomo` says where its JSON file is. Where
-there are fewer texts than memories wanted they come again, in the same order and under new keys;
-one commit never holds the same text twice.
+which is not part of this project: WAFERDB_LOCOMO or `--locomo` says where its JSON file is, else it
+is looked for in `shared/data` beside the checkout. Where there are fewer texts than memories wanted
+they come again, in the same order and under new keys; one commit never holds the same text twice.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from .remember import average_bytes, chunks
 _PER_COMMIT = 100
 _CHARACTERS_MIN, _CHARACTERS_MAX = 1_000, 2_000
 LOCOMO = "WAFERDB_LOCOMO"
+_BESIDE = Path(__file__).resolve().parents[3] / "shared" / "data" / "locomo-5.json"
 
 
 class Text(Workload):
@@ -84,12 +85,18 @@ class Text(Workload):
 Line = tuple[str, str, str]  # speaker, session, text
 
 
-def _texts(joined: bool) -> list[Line]:
-    path = os.environ.get(LOCOMO)
-    if not path:
+def samples() -> list[dict[str, Any]]:
+    """LoCoMo's conversations with their questions. Raises `UnsupportedError` without the file."""
+    path = Path(os.environ.get(LOCOMO) or _BESIDE)
+    if not path.exists():
         raise UnsupportedError(f"no text: set {LOCOMO} to the path of LoCoMo's JSON file")
+    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _texts(joined: bool) -> list[Line]:
     found: list[Line] = []
-    for sample in json.loads(Path(path).read_text(encoding="utf-8")):
+    for sample in samples():
         for session, turns in sample["conversation"].items():
             if isinstance(turns, list):
                 lines = [(turn["speaker"], turn["text"]) for turn in turns]

@@ -21,6 +21,9 @@ pub struct Lag {
     pub runs: u64,
     /// What the merge that is due reads and writes again.
     pub merge_bytes: u64,
+    /// Vectors that no graph links, so that a search compares each; about, while they are not in
+    /// memory.
+    pub unsealed: u64,
 }
 
 #[derive(Debug, Clone, Serialize)]

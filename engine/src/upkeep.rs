@@ -28,6 +28,7 @@ use crate::ordered::merge::{self, Merge};
 use crate::schema::StructureId;
 use crate::stats::Lag;
 use crate::store::{Catalog, Store};
+use crate::vectors::Searchable;
 
 /// A structure is written out when its oldest commit in memory is so much log behind.
 const LOG_BEHIND_BYTES_MAX: u64 = 64 << 20;
@@ -388,7 +389,8 @@ impl Shared {
 
     /// What there is to do for one structure.
     pub fn lag_of(&self, catalog: &Catalog, structure: StructureId) -> Lag {
-        let ordered = &catalog.structure(structure).ordered;
+        let known = catalog.structure(structure);
+        let ordered = &known.ordered;
         let shapes = ordered.shapes();
         let due = merge::choose(&shapes, self.options.fan_out).unwrap_or_default();
         Lag {
@@ -397,6 +399,7 @@ impl Shared {
             memtable_bytes: (ordered.active_bytes() + ordered.sealed_bytes()) as u64,
             runs: shapes.len() as u64,
             merge_bytes: shapes[due].iter().map(|shape| shape.bytes).sum(),
+            unsealed: known.vectors.as_ref().map_or(0, Searchable::unsealed),
         }
     }
 

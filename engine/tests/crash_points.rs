@@ -34,6 +34,7 @@ use waferdb::ordered::run::RUNS_DIR;
 use waferdb::schema::Schema;
 use waferdb::storage::simulated::{ImagePlan, SimulatedStorage};
 use waferdb::transaction::{Mode, TransactionOptions};
+use waferdb::vector::file::GRAPHS_DIR;
 
 const STEPS: usize = 90;
 const SEEDS: u64 = 7;
@@ -48,6 +49,9 @@ const SEGMENTS_MIN: usize = 2;
 /// Every workload writes so many runs, and merges at least so many of them into others.
 const RUNS_MIN: usize = 30;
 const MERGED_MIN: usize = 6;
+/// Every workload seals vectors so often, and merges or rebuilds so many graphs.
+const GRAPHS_MIN: usize = 4;
+const GRAPHS_GONE_MIN: usize = 2;
 const READ_ONLY_EVERY: u64 = 11;
 /// The run ends after so many failures.
 const FAILURES_MAX: usize = 12;
@@ -343,12 +347,20 @@ fn enumerate(seed: u64, totals: &Totals, full: bool) {
     let segments = whole.storage.paths().iter().filter(|path| path.ends_with(".wal")).count();
     assert!(segments >= SEGMENTS_MIN, "seed {seed}: only {segments} segments, no rotation");
     let history: Vec<String> = whole.storage.history().iter().map(ToString::to_string).collect();
-    let of_runs = |doing: &str| {
-        let known = history.iter().filter(|done| done.contains(RUNS_DIR));
-        known.filter(|done| done.starts_with(doing)).count()
+    let files = |directory: &str| {
+        let did = |doing: &str| {
+            let known = history.iter().filter(|done| done.contains(directory));
+            known.filter(|done| done.starts_with(doing)).count()
+        };
+        (did("create"), did("remove"))
     };
-    let (made, removed) = (of_runs("create"), of_runs("remove"));
+    let (made, removed) = files(RUNS_DIR);
     assert!(made >= RUNS_MIN && removed >= MERGED_MIN, "seed {seed}: {made} runs, {removed} gone");
+    let (made, removed) = files(GRAPHS_DIR);
+    assert!(
+        made >= GRAPHS_MIN && removed >= GRAPHS_GONE_MIN,
+        "seed {seed}: {made} graphs, {removed} gone"
+    );
     enumeration.reference = Reference::of(whole.commits, whole.rolled_back);
     match variable("WAFERDB_CRASH_AT") {
         Some(at) => enumeration.crash_at(at),

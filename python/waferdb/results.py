@@ -315,13 +315,15 @@ class VectorPlan:
 class Lag:
     """What a structure does not reflect yet: commits, and the age of the oldest of them; and what
     is left to do on disk: bytes in memory that are not in files yet (about), the files that a read
-    may have to look into, and the bytes of the merge that is due."""
+    may have to look into, the bytes of the merge that is due, and the vectors that no graph links,
+    so that a search compares each of them."""
 
     commits: int
     age: timedelta
     memtable_bytes: int = 0
     runs: int = 0
     merge_bytes: int = 0
+    unsealed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,6 +396,7 @@ class Stats:
                     lag["memtable_bytes"],
                     lag["runs"],
                     lag["merge_bytes"],
+                    lag["unsealed"],
                 )
                 for name, lag in raw["lag"].items()
             },

@@ -106,6 +106,9 @@ pub struct Codes {
     stride: usize,
     lines: Vec<Line>,
     facts: Vec<Facts>,
+    /// The greatest length and the greatest residual of any row.
+    longest: f64,
+    loosest: f64,
 }
 
 impl Codes {
@@ -122,7 +125,8 @@ impl Codes {
         assert!(shape.dim > 0, "a vector has dimensions");
         let stride = (shape.dim * shape.coding.component_bytes()).div_ceil(size_of::<Line>());
         let lines = Vec::with_capacity(rows * stride);
-        Self { shape, kernel, stride, lines, facts: Vec::with_capacity(rows) }
+        let facts = Vec::with_capacity(rows);
+        Self { shape, kernel, stride, lines, facts, longest: 0.0, loosest: 0.0 }
     }
 
     pub fn len(&self) -> usize {
@@ -137,14 +141,21 @@ impl Codes {
     pub fn push(&mut self, vector: &[f32]) {
         let start = self.lines.len();
         self.lines.resize(start + self.stride, Line::ZERO);
-        self.facts.push(encode(self.kernel, self.shape, vector, &mut self.lines[start..]));
+        let facts = encode(self.kernel, self.shape, vector, &mut self.lines[start..]);
+        self.push_facts(facts);
+    }
+
+    fn push_facts(&mut self, facts: Facts) {
+        self.longest = self.longest.max(facts.length());
+        self.loosest = self.loosest.max(f64::from(facts.residual));
+        self.facts.push(facts);
     }
 
     /// Appends a row of other codes of the same shape: a copy.
     pub fn push_row(&mut self, from: &Codes, row: usize) {
         assert_eq!(self.shape, from.shape, "a row is copied between codes of one shape");
         self.lines.extend_from_slice(from.lines(row..row + 1));
-        self.facts.push(from.facts[row]);
+        self.push_facts(from.facts[row]);
     }
 
     /// A query, coded once for many distances.
@@ -229,10 +240,18 @@ impl Codes {
     /// | |x - y| - |x' - y'| | <= |e| + |f| by the triangle inequality. The rest is what floats
     /// round: see `rounding` and `underflow`.
     pub fn error(&self, query: &CodedQuery, row: usize) -> f32 {
+        let row = &self.facts[row];
+        self.error_of(query, row.length(), row.residual.into())
+    }
+
+    /// No row's error is greater.
+    pub fn error_max(&self, query: &CodedQuery) -> f32 {
+        self.error_of(query, self.longest, self.loosest)
+    }
+
+    fn error_of(&self, query: &CodedQuery, y: f64, f: f64) -> f32 {
         assert_eq!(self.shape, query.shape, "a query is coded in the shape of the rows");
-        let (x, y) = (&query.facts, &self.facts[row]);
-        let (e, f) = (f64::from(x.residual), f64::from(y.residual));
-        let (x, y) = (x.length(), y.length());
+        let (x, e) = (query.facts.length(), f64::from(query.facts.residual));
         let (codes, magnitude) = match self.shape.metric {
             Metric::Cosine | Metric::Dot => (x * f + e * y + e * f, (x + e) * (y + f)),
             Metric::L2 => (e + f, x + e + y + f),

@@ -30,7 +30,7 @@ use super::links::{DEGREE, Links, ROWS_MAX};
 use crate::error::{Error, Result};
 
 /// How many candidates an insertion looks at: docs/decisions/0007-vector-graphs.md.
-const BREADTH_ADD: usize = 128;
+const BREADTH_ADD: usize = 64;
 /// A search is as broad as the count it asks for, which the native index never undercuts.
 const BREADTH_SEARCH: usize = 1;
 

@@ -264,10 +264,10 @@ fn scan(
     probe: &Probe<'_>,
 ) -> Result<()> {
     let mut failed = Ok(());
+    let error_max = codes.error_max(query) * list.share;
     codes.scan(query, 0..versions.len(), |row, distance| {
-        let error = codes.error(query, row);
-        if failed.is_ok() {
-            failed = list.offer((distance, error), &versions[row], probe);
+        if distance - error_max <= list.limit() && failed.is_ok() {
+            failed = list.offer((distance, codes.error(query, row)), &versions[row], probe);
         }
     });
     failed

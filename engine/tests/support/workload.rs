@@ -73,6 +73,7 @@ pub fn options(clock: Arc<dyn Clock>, seed: u64) -> Options {
         memory_bytes: 1 << 20,
         memtable_bytes: MEMTABLE_BYTES,
         fan_out: 3,
+        seal_vectors: Some(2),
         segment_bytes_min: 16 << 10,
         segment_bytes_max: 32 << 10,
         clock,
@@ -197,7 +198,7 @@ impl Run {
 
     fn set_policy(&mut self) -> Result<()> {
         self.progress.schema_begun = 3;
-        self.db().set_policy("embeddings", Policy::Lazy)?;
+        self.db().set_policy("embeddings", Policy::hybrid_default())?;
         self.schema_changed(3);
         Ok(())
     }
