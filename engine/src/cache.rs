@@ -190,6 +190,7 @@ impl Scan {
             for key in keys {
                 let Some(version) = find(look, self.structure, &key)? else { continue };
                 let value: Arc<[u8]> = look.value(&version.entry.slot)?;
+                let value = value.into();
                 found.push(rows::read::Row { key: key.clone(), value, lsn: version.lsn });
                 self.left -= 1;
                 if found.len() == count || self.left == 0 {

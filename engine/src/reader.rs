@@ -20,6 +20,7 @@ use crate::graph::{self, Edge, Neighbor, Way};
 use crate::limits;
 use crate::log::Lsn;
 use crate::lookup::{Among, Look, Nearby, Tree};
+use crate::ordered::{Item, Slot};
 use crate::overlay::{Overlay, Pendings};
 use crate::rows::query::Query;
 use crate::rows::read::{Bounds, Explained, Find, Row, Scan};
@@ -27,11 +28,14 @@ use crate::rows::{self, Derived};
 use crate::scheduler;
 use crate::schema::{Kind, RowCodec, Schema, Structure, StructureId};
 use crate::snapshot::Pin;
+use crate::storage::bytes::Bytes;
 use crate::vector::{self, Hit, Search};
 use crate::{audit, cache};
 
 /// Rows a filter is resolved to in one step.
 const FILTER_STEP: usize = 1024;
+/// Values of a scan that are asked of memory ahead of the one that is read.
+const PREFETCHED: usize = 4;
 
 #[derive(Clone)]
 enum At {
@@ -59,7 +63,7 @@ pub struct Reader {
 
 /// A value with the LSN and time that wrote it; `PENDING_LSN` for the transaction's own.
 pub struct Found {
-    pub value: Arc<[u8]>,
+    pub value: Bytes,
     pub lsn: Lsn,
     pub time: Micros,
 }
@@ -197,7 +201,7 @@ impl Reader {
     }
 
     /// A key of rows, cache or vectors (as little-endian floats).
-    pub fn get(&self, id: StructureId, key: &[u8]) -> Result<Option<Arc<[u8]>>> {
+    pub fn get(&self, id: StructureId, key: &[u8]) -> Result<Option<Bytes>> {
         if let At::Newest = self.at {
             self.check()?;
             let lsn = self.shared.pipeline.strong()?;
@@ -220,7 +224,7 @@ impl Reader {
         &self,
         id: StructureId,
         keys: &[K],
-    ) -> Result<Vec<Option<Arc<[u8]>>>> {
+    ) -> Result<Vec<Option<Bytes>>> {
         let look = self.look()?;
         let one = |key: &K| Ok(self.find_one(&*look, id, key.as_ref())?.map(|(value, _)| value));
         keys.iter().map(one).collect()
@@ -231,14 +235,40 @@ impl Reader {
         look: &dyn Look,
         id: StructureId,
         key: &[u8],
-    ) -> Result<Option<(Arc<[u8]>, Lsn)>> {
+    ) -> Result<Option<(Bytes, Lsn)>> {
         let structure = structure(look.schema(), id)?;
         let version = match &structure.kind {
             Kind::Rows { .. } | Kind::Vectors { .. } => look.get(Tree::new(id, 0), key)?,
             Kind::Cache { .. } => cache::find(look, id, key)?,
             _ => return Err(wrong_kind(structure, "a keyed structure")),
         };
-        version.map(|version| Ok((look.value(&version.entry.slot)?, version.lsn))).transpose()
+        version.map(|version| Ok((self.value(look, &version.entry.slot)?, version.lsn))).transpose()
+    }
+
+    /// A value on its way out.
+    fn value(&self, look: &dyn Look, slot: &Slot) -> Result<Bytes> {
+        match slot {
+            Slot::Pending(_) => look.value(slot).map(Bytes::from),
+            slot => self.shared.store.values.view(slot),
+        }
+    }
+
+    /// Items with their values: of each, memory is asked a few items before it is read.
+    fn rows(&self, look: &dyn Look, items: Vec<Item>) -> Result<Vec<Row>> {
+        let values = &self.shared.store.values;
+        let ahead = |at: usize| {
+            let entry = items.get(at).and_then(|item| item.entry.as_ref());
+            entry.into_iter().for_each(|entry| values.prefetch(&entry.slot));
+        };
+        (0..PREFETCHED).for_each(ahead);
+        let mut found = Vec::with_capacity(items.len());
+        for (at, item) in items.iter().enumerate() {
+            ahead(at + PREFETCHED);
+            let entry = item.entry.as_ref().expect("pages hold live items");
+            found.push(self.value(look, &entry.slot)?);
+        }
+        let rows = items.into_iter().zip(found);
+        Ok(rows.map(|(item, value)| Row { key: item.key, value, lsn: item.lsn }).collect())
     }
 
     pub fn contains(&self, id: StructureId, key: &[u8]) -> Result<bool> {
@@ -425,7 +455,7 @@ impl Reader {
         // Deleting the whole scope is a write of the scope's own key.
         look.note_key(id, &context::scope_key(scope));
         let Some(version) = look.get(context_tree(&*look, id)?, &key)? else { return Ok(None) };
-        let value = look.value(&version.entry.slot)?;
+        let value = look.value(&version.entry.slot)?.into();
         Ok(Some(Found { value, lsn: version.lsn, time: self.time_of(version.lsn)? }))
     }
 
@@ -535,7 +565,10 @@ impl Cursor {
     pub fn page(&mut self, count: usize) -> Result<Page> {
         let look = self.reader.look()?;
         Ok(match &mut self.source {
-            Source::Rows(scan) => Page::Rows(scan.step(&*look, count)?),
+            Source::Rows(scan) => {
+                let items = scan.step(&*look, count)?;
+                Page::Rows(self.reader.rows(&*look, items)?)
+            }
             Source::Cache(scan) => Page::Rows(scan.step(&*look, count)?),
             Source::Find(find) => Page::Rows(find.step(&*look, count)?),
             Source::Events(scan) => {

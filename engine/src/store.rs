@@ -28,6 +28,7 @@ use crate::ordered::{Direction, Entry, Item, Ordered, Range, Slot, Version};
 use crate::schema::{Kind, Schema, Structure, StructureId};
 use crate::snapshot::{Pin, Snapshots};
 use crate::storage::Storage;
+use crate::storage::bytes::Bytes;
 use crate::values::Values;
 use crate::vector::Hit;
 use crate::vector::file::Owner;
@@ -221,7 +222,11 @@ impl Store {
 
     /// Takes a commit into every structure; the hash of its audit leaf.
     pub fn apply(&self, commit: &Commit) -> Result<Option<audit::Hash>> {
-        self.values.admit(commit);
+        let catalog = self.catalog.load();
+        self.values.admit(commit, |structure| {
+            let known = catalog.structures.get(&structure);
+            known.and_then(|known| known.vectors.as_ref()).is_some_and(Searchable::is_searched)
+        });
         self.replay(commit)
     }
 
@@ -384,12 +389,13 @@ impl Snapshot<'_> {
             let index = searchable.loaded();
             return self.search_keys(structure, searchable, index.as_deref(), &probe, keys);
         }
+        searchable.note_search();
         let index = self.store.index(structure, known)?;
         if self.lsn < index.cold() {
             return self.search_tree(structure, searchable, &probe);
         }
         let durable = self.store.durable();
-        let read = |slot: &Slot| self.store.values.get(slot);
+        let read = |slot: &Slot| self.store.values.view(slot);
         let reader = vectors::Reader { read: &read, metric: searchable.metric(), durable };
         index.search(&probe, &reader)
     }
@@ -408,7 +414,7 @@ impl Snapshot<'_> {
         wanted.dedup();
         let own = |key: &str| wanted.binary_search(&key).map_or(Ok(false), |_| Ok(true));
         let probe = Probe { accepts: Some(&own), ..*probe };
-        let bytes = |key: &&str| -> Result<Option<(String, Arc<[u8]>)>> {
+        let bytes = |key: &&str| -> Result<Option<(String, Bytes)>> {
             if probe.pending.contains_key(*key) {
                 return Ok(None);
             }
@@ -448,7 +454,7 @@ impl Snapshot<'_> {
                 page.items
             }))
         });
-        let vector = |item: Item| -> Result<Option<(String, Arc<[u8]>)>> {
+        let vector = |item: Item| -> Result<Option<(String, Bytes)>> {
             let key = String::from_utf8_lossy(&item.key).into_owned();
             let Some(entry) = item.entry else { return Ok(None) };
             if !probe.may_answer_with(&key)? {
@@ -464,8 +470,8 @@ impl Snapshot<'_> {
     }
 
     /// A vector's bytes; `None`: withdrawn, so that no snapshot sees it.
-    fn vector(&self, slot: &Slot, born: Lsn) -> Result<Option<Arc<[u8]>>> {
-        match self.store.values.get(slot) {
+    fn vector(&self, slot: &Slot, born: Lsn) -> Result<Option<Bytes>> {
+        match self.store.values.view(slot) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(_) if born > self.store.durable() => Ok(None),
             Err(error) => Err(error),

@@ -156,9 +156,9 @@ impl Transaction {
             }
             None => shared.next_txn(),
         };
-        let pin = shared.pin_newest()?;
-        let lsn = pin.lsn();
-        let pin = (mode == Mode::Transaction).then_some(pin);
+        // What is written unread is pinned while it is prepared, if at all.
+        let pin = if mode == Mode::Transaction { Some(shared.pin_newest()?) } else { None };
+        let lsn = pin.as_ref().map_or_else(|| shared.pipeline.strong(), |pin| Ok(pin.lsn()))?;
         let durability = options.durability.unwrap_or(shared.options.durability);
         let batch = Arc::<RwLock<Batch>>::default();
         let pendings = Arc::new(Pendings::new(Arc::clone(&batch), options.serializable));

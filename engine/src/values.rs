@@ -1,5 +1,5 @@
-//! Values by slot: inline ones at once, stored ones from the log, through a bounded cache, which
-//! holds them as they were given.
+//! Values by slot: inline ones at once, stored ones from the log: where a sealed segment is mapped,
+//! else through a bounded cache, which holds them as they were given.
 
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use crate::log::Pointer;
 use crate::log::reader::PointReader;
 use crate::log::record::{Codec, Commit, ValueAt};
 use crate::ordered::Slot;
+use crate::storage::bytes::Bytes;
 
 /// Values above this are read from the log each time.
 const CACHED_BYTES_MAX: usize = 64 << 10;
@@ -55,9 +56,15 @@ impl Values {
         self.unsynced.get().is_some_and(|read| read(segment, offset, into))
     }
 
+    /// To keep: never a part of a map.
     pub fn get(&self, slot: &Slot) -> Result<Arc<[u8]>> {
+        self.view(slot).map(Arc::from)
+    }
+
+    /// To be copied on or looked at, at once.
+    pub fn view(&self, slot: &Slot) -> Result<Bytes> {
         match slot {
-            Slot::Inline(bytes) => Ok(Arc::from(&bytes[..])),
+            Slot::Inline(bytes) => Ok(Bytes::from(Arc::from(&bytes[..]))),
             Slot::Stored(pointer) => self.stored(pointer),
             Slot::None | Slot::Pending(_) => {
                 unreachable!("the caller resolves slots without a stored value")
@@ -65,40 +72,59 @@ impl Values {
         }
     }
 
-    fn stored(&self, pointer: &Pointer) -> Result<Arc<[u8]>> {
-        let place = (pointer.segment, pointer.offset);
-        if let Some(value) = self.cache.get(&place) {
+    /// A value will be asked for after a few others: what can be done for it meanwhile is.
+    pub fn prefetch(&self, slot: &Slot) {
+        if let Slot::Stored(pointer) = slot {
+            self.reader.prefetch(pointer);
+        }
+    }
+
+    /// What a map has is in memory once, in the page cache, where it is found as fast as in this
+    /// one; here it would displace another's. What was compressed is kept as it was given.
+    fn stored(&self, pointer: &Pointer) -> Result<Bytes> {
+        let mapped = self.reader.mapped_value(pointer)?;
+        if let Some((value, false)) = mapped {
             return Ok(value);
         }
-        let value: Arc<[u8]> = self.read_log(pointer)?.into();
+        let place = (pointer.segment, pointer.offset);
+        if let Some(value) = self.cache.get(&place) {
+            return Ok(value.into());
+        }
+        let found = mapped.map_or_else(|| self.read_log(pointer), Ok)?;
+        let value: Arc<[u8]> = self.given(pointer, found)?.into();
         if value.len() <= CACHED_BYTES_MAX {
             self.cache.insert(place, Arc::clone(&value));
         }
-        Ok(value)
+        Ok(value.into())
     }
 
     /// A value that is not worth a place in the cache.
-    pub fn read(&self, slot: &Slot) -> Result<Arc<[u8]>> {
+    pub fn read(&self, slot: &Slot) -> Result<Bytes> {
         match slot {
-            Slot::Stored(pointer) => Ok(self.read_log(pointer)?.into()),
-            slot => self.get(slot),
+            Slot::Stored(pointer) => self.given(pointer, self.read_log(pointer)?),
+            slot => self.view(slot),
         }
     }
 
-    fn read_log(&self, pointer: &Pointer) -> Result<Vec<u8>> {
+    /// As it is stored, and whether that is compressed.
+    fn read_log(&self, pointer: &Pointer) -> Result<(Bytes, bool)> {
         let unsynced = |segment, offset, into: &mut [u8]| self.unsynced(segment, offset, into);
-        let (stored, packed) = self.reader.value(pointer, unsynced)?;
+        self.reader.value(pointer, unsynced)
+    }
+
+    fn given(&self, pointer: &Pointer, (stored, packed): (Bytes, bool)) -> Result<Bytes> {
         if !packed {
             return Ok(stored);
         }
-        self.dictionaries.value(&stored).map_err(|error| {
+        let plain = self.dictionaries.value(&stored).map_err(|error| {
             error.context(format!("the value of LSN {} cannot be read, others can", pointer.lsn))
-        })
+        })?;
+        Ok(Bytes::from(Arc::from(plain)))
     }
 
     /// Keeps the values of a commit that was just written: they are likely to be read soon, and
-    /// their pages are not in the page cache. Vectors are in memory anyway.
-    pub fn admit(&self, commit: &Commit) {
+    /// their pages are not in the page cache. Vectors only of structures that are `searched`.
+    pub fn admit(&self, commit: &Commit, searched: impl Fn(u32) -> bool) {
         let mut kept: Vec<(usize, Arc<[u8]>)> = Vec::new();
         for (number, op) in commit.frames.ops.iter().enumerate() {
             let owner = match op.value {
@@ -107,7 +133,8 @@ impl Values {
                 ValueAt::None | ValueAt::Inline(_) => continue,
             };
             let value = commit.frames.value(op).expect("a stored value has bytes");
-            if op.codec == Codec::Float32 || value.len() > CACHED_BYTES_MAX {
+            let unwanted = op.codec == Codec::Float32 && !searched(op.structure);
+            if unwanted || value.len() > CACHED_BYTES_MAX {
                 continue;
             }
             let known = kept.iter().rev().find(|(known, _)| *known == owner);

@@ -48,6 +48,7 @@ const ORDERED_MAY_NAME: &[&str] = &["Lsn", "Pointer", "format"];
 const BANS: &[(&str, &[&str])] = &[
     ("std::fs", &["engine/src/storage/disk/"]),
     ("rustix::fs", &["engine/src/storage/disk/"]),
+    ("memmap2", &["engine/src/storage/disk/"]),
     ("zstd::", &["engine/src/compression/"]),
     ("usearch", &["engine/src/vector/graph"]),
     ("pyo3", &["engine/_core/"]),

@@ -63,6 +63,14 @@ class Engine:
         serializable: bool = False,
         mode: str = "transaction",  # or "single" (one write), "batch" (no conflict checks)
     ) -> Transaction: ...
+    def put(
+        self,
+        structure: int,
+        key: _Key,
+        value: builtins.bytes,
+        if_version: int | None,
+        if_absent: bool,
+    ) -> _Commit: ...  # one row, as a transaction of mode "single"
     def reader(self) -> Reader: ...  # a strong read, at the newest LSN each time it is used
     def reader_at(self, lsn: int) -> Reader: ...  # as of a past LSN, pinned
     def reader_at_time(self, micros: int) -> Reader: ...

@@ -215,7 +215,7 @@ class Database:
 
     def _live(self, call: str) -> Live:
         scope = self._scope
-        return scope if type(scope) is Live and not scope._closed else scope.live(call)
+        return scope if type(scope) is Live and not scope.over else scope.live(call)
 
     @property
     def _engine(self) -> _core.Engine:
@@ -808,6 +808,7 @@ def _close_all() -> None:
     for shared in list(_open):
         try:
             shared.engine.close()
+            shared.end()
         except WaferError as error:
             # In a forked child the engine belongs to the parent and is left alone.
             if error.code != "forked":
@@ -816,4 +817,11 @@ def _close_all() -> None:
         raise failure
 
 
+def _left_behind() -> None:
+    """The engines of a forked child belong to its parent."""
+    for shared in list(_open):
+        shared.end()
+
+
 atexit.register(_close_all)
+os.register_at_fork(after_in_child=_left_behind)

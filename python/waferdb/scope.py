@@ -20,13 +20,12 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar, Concatenate, NoReturn, ParamSpec
 
-from waferdb import units
+from waferdb import _core, units
 from waferdb.errors import ClosedError, ReadOnlyError, TransactionError
 from waferdb.policies import Bounded
-from waferdb.results import Receipt
+from waferdb.results import Key, Receipt
 
 if TYPE_CHECKING:
-    from waferdb import _core
     from waferdb.database import Database
     from waferdb.policies import Consistency
     from waferdb.schema import Catalog
@@ -69,13 +68,21 @@ def past_reader(engine: _core.Engine, as_of: AsOf) -> _core.Reader:
 class Shared:
     """What all handles of one open database share: the engine and its structures."""
 
-    __slots__ = ("__weakref__", "catalog", "engine", "handles", "label")
+    __slots__ = ("__weakref__", "catalog", "engine", "handles", "label", "over")
 
     def __init__(self, engine: _core.Engine, catalog: Catalog, label: str) -> None:
         self.engine = engine
         self.catalog = catalog
         self.label = label
         self.handles: weakref.WeakSet[Database] = weakref.WeakSet()
+        self.over = False
+
+    def end(self) -> None:
+        """Tells every handle that the engine is closed, or was left behind by a fork."""
+        self.over = True
+        for handle in list(self.handles):
+            handle._scope.over = True
+            handle._scope.plain = None
 
     def reload(self) -> None:
         """Takes over a schema that changed; handles bind their structures again."""
@@ -90,14 +97,20 @@ _NO_RECEIPT = Receipt()
 class Scope:
     """What every scope answers. The base refuses everything: it is the scope of a declaration."""
 
-    __slots__ = ("chunk", "core", "receipt")
+    __slots__ = ("base", "chunk", "core", "over", "plain", "receipt")
     what: ClassVar[str] = "a declaration"
 
+    base: Scope | Shared  # what it ends with
+    over: bool  # it has ended, or the engine has
+    plain: _core.Reader | None  # the reader of plain reads; None: ask `strong`
     chunk: int  # writes per commit; 0: no bound
     core: _core.Transaction | None  # the one transaction of all writes, if there is one
     receipt: Receipt  # what its writes return
 
-    def __init__(self) -> None:
+    def __init__(self, base: Scope | Shared | None = None) -> None:
+        self.base = self if base is None else base
+        self.over = False
+        self.plain = None
         self.chunk = 0
         self.core = None
         self.receipt = _NO_RECEIPT
@@ -138,6 +151,12 @@ class Scope:
         """As `write`, for what need not be durable when the call returns."""
         return self.write(op, *args, **kwargs)
 
+    def put(
+        self, structure: int, key: Key, value: bytes, if_version: int | None, if_absent: bool
+    ) -> Receipt:
+        """Puts one row."""
+        return self.write(_core.Transaction.put, structure, key, value, if_version, if_absent)
+
     def live(self, call: str) -> Live:
         """The scope of the whole database, for calls that only it has."""
         raise TransactionError(f"{call} is not possible in {self.what}; call it on the database")
@@ -153,18 +172,17 @@ UNBOUND = Scope()
 class Live(Scope):
     """The open database: reads see the newest commit, each write is a commit."""
 
-    __slots__ = ("_closed", "_reader", "_session", "_session_lock", "_shared", "engine", "root")
+    __slots__ = ("_reader", "_session", "_session_lock", "_shared", "engine", "root")
     what = "the database"
 
     def __init__(self, shared: Shared, root: bool) -> None:
-        super().__init__()
+        super().__init__(shared)
         self._shared = shared
         self.engine = shared.engine
         self.root = root
-        self._reader = shared.engine.reader()
+        self.plain = self._reader = shared.engine.reader()
         self._session = 0
         self._session_lock = threading.Lock()
-        self._closed = False
 
     @property
     def shared(self) -> Shared:
@@ -177,11 +195,12 @@ class Live(Scope):
 
     @property
     def ended(self) -> bool:
-        return self._closed or self.engine.closed
+        # The engine first: it knows of a fork.
+        return self.engine.closed or self.over
 
     def check_open(self) -> None:
         """Raises `ClosedError` once this handle is closed; the engine knows about its own end."""
-        if self._closed:
+        if self.over and self.ended:
             raise ClosedError(f"{self._shared.label} is closed; open it again")
 
     def committed(self, lsn: int) -> None:
@@ -191,7 +210,7 @@ class Live(Scope):
                 self._session = lsn
 
     def strong(self) -> _core.Reader:
-        if self._closed:
+        if self.over:
             self.check_open()
         return self._reader
 
@@ -215,7 +234,7 @@ class Live(Scope):
     def _commit(
         self, durability: str | None, op: Operation[P], *args: P.args, **kwargs: P.kwargs
     ) -> Receipt:
-        if self._closed:
+        if self.over:
             self.check_open()
         core = self.engine.begin(durability=durability, mode="single")
         try:
@@ -227,19 +246,30 @@ class Live(Scope):
         self.committed(commit[0])
         return Receipt(commit)
 
+    def put(
+        self, structure: int, key: Key, value: bytes, if_version: int | None, if_absent: bool
+    ) -> Receipt:
+        if self.over:
+            self.check_open()
+        commit = self.engine.put(structure, key, value, if_version, if_absent)
+        self.committed(commit[0])
+        return Receipt(commit)
+
     def live(self, call: str) -> Live:
         self.check_open()
         return self
 
     def close(self) -> None:
         """Closes this handle, and the engine if it is the handle that opened it."""
-        if self._closed:
+        if self.over and self.ended:
             return
         if self.root:
             self.engine.close()
+            self._shared.end()
         else:
             self._reader.close()
-        self._closed = True
+        self.over = True
+        self.plain = None
 
     def exit(self, failed: bool) -> None:
         self.close()
@@ -248,14 +278,13 @@ class Live(Scope):
 class Snapshot(Scope):
     """The database at one LSN, for reading."""
 
-    __slots__ = ("_closed", "_reader", "_shared")
+    __slots__ = ("_reader", "_shared")
     what = "a snapshot"
 
     def __init__(self, shared: Shared, reader: _core.Reader) -> None:
-        super().__init__()
+        super().__init__(shared)
         self._shared = shared
-        self._reader = reader
-        self._closed = False
+        self.plain = self._reader = reader
 
     @property
     def shared(self) -> Shared:
@@ -267,10 +296,10 @@ class Snapshot(Scope):
 
     @property
     def ended(self) -> bool:
-        return self._closed or self._shared.engine.closed
+        return self.over or self._shared.engine.closed
 
     def strong(self) -> _core.Reader:
-        if self._closed:
+        if self.over:
             raise ClosedError("the snapshot is closed; take another one")
         return self._reader
 
@@ -281,8 +310,9 @@ class Snapshot(Scope):
         raise ReadOnlyError("a snapshot cannot be written; write on the database. Nothing was lost")
 
     def exit(self, failed: bool) -> None:
-        if not self._closed:
-            self._closed = True
+        if not self.over:
+            self.over = True
+            self.plain = None
             self._reader.close()
 
 

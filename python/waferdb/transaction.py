@@ -48,16 +48,16 @@ def _commit(core: _core.Transaction, receipt: Receipt, parent: Live) -> None:
 class TransactionScope(Scope):
     """One transaction: reads at its snapshot and its own writes, committed together."""
 
-    __slots__ = ("_ended", "_parent", "_reader", "tx")
+    __slots__ = ("_parent", "tx")
     what = "a transaction"
 
     def __init__(self, parent: Live, core: _core.Transaction) -> None:
-        self._parent = parent
+        self.base = self._parent = parent
+        self.over = False
+        self.plain = None
         self.chunk = 0
         self.core = self.tx = core
         self.receipt = Receipt()
-        self._reader: _core.Reader | None = None
-        self._ended = False
 
     @property
     def shared(self) -> Shared:
@@ -69,18 +69,18 @@ class TransactionScope(Scope):
 
     @property
     def ended(self) -> bool:
-        return self._ended or self._parent.ended
+        return self.over or self._parent.ended
 
     def check_open(self) -> None:
         """Raises `TransactionError` once the transaction has ended."""
-        if self._ended:
+        if self.over:
             raise TransactionError("the transaction has ended; begin another one")
 
     def strong(self) -> _core.Reader:
-        reader = self._reader
+        reader = self.plain
         if reader is None:
             self.check_open()
-            reader = self._reader = self.tx.reader()
+            reader = self.plain = self.tx.reader()
         return reader
 
     def reader(self, consistency: Consistency | None, as_of: AsOf | None) -> _core.Reader:
@@ -93,30 +93,31 @@ class TransactionScope(Scope):
 
     def rollback(self) -> None:
         """Gives up all writes; a second call does nothing."""
-        if not self._ended:
-            self._ended = True
+        if not self.over:
+            self.over = True
             self.receipt._fate = "its transaction was rolled back"
             self.tx.rollback()
 
     def exit(self, failed: bool) -> None:
         if failed:
             self.rollback()
-        elif not self._ended:
-            self._ended = True
+        elif not self.over:
+            self.over = True
             _commit(self.tx, self.receipt, self._parent)
 
 
 class BatchScope(Scope):
     """Writes only, committed each `every` of them."""
 
-    __slots__ = ("_ended", "_open", "_parent", "_priority", "commits")
+    __slots__ = ("_open", "_parent", "_priority", "commits")
     what = "a batch"
 
     def __init__(self, parent: Live, every: int, priority: str) -> None:
-        self._parent = parent
+        self.base = self._parent = parent
+        self.over = False
+        self.plain = None
         self._priority = priority
         self._open: _core.Transaction | None = None
-        self._ended = False
         self.chunk = every
         self.core = None
         self.commits = 0
@@ -132,7 +133,7 @@ class BatchScope(Scope):
 
     @property
     def ended(self) -> bool:
-        return self._ended or self._parent.ended
+        return self.over or self._parent.ended
 
     def strong(self) -> _core.Reader:
         raise TransactionError("a batch only writes; read on the database or in a transaction")
@@ -141,7 +142,7 @@ class BatchScope(Scope):
         return self.strong()
 
     def write(self, op: Operation[P], *args: P.args, **kwargs: P.kwargs) -> Receipt:
-        if self._ended:
+        if self.over:
             raise ClosedError("the batch has ended; begin another one")
         core = self._open
         if core is None:
@@ -178,9 +179,9 @@ class BatchScope(Scope):
             core.rollback()
 
     def exit(self, failed: bool) -> None:
-        if self._ended:
+        if self.over:
             return
-        self._ended = True
+        self.over = True
         if failed:
             self.rollback()
         else:

@@ -388,6 +388,15 @@ def test_after_fork_the_childs_handle_refuses_and_the_parents_goes_on(disk: Any)
     assert disk.facts["k"] == {"n": 1}
 
 
+def test_after_fork_a_cursor_in_the_middle_of_a_page_refuses(disk: Any) -> None:
+    disk.facts.put_many({"a": {}, "b": {}, "c": {}})
+    cursor = disk.facts.scan()
+    next(cursor)
+    for action in (lambda: next(cursor), lambda: disk.close(), lambda: disk.closed):
+        assert in_forked_child(action)[0] == "ForkedError"
+    assert [key for key, _ in cursor] == ["b", "c"]
+
+
 def test_a_forked_child_neither_unlocks_nor_damages_the_database(path: Path) -> None:
     db = Memory(path)
     db.facts.put("k", {"n": 1})

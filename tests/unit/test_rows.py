@@ -278,6 +278,34 @@ def test_a_cursor_ends_with_its_transaction(lettered: Any) -> None:
         next(cursor)
 
 
+def test_a_cursor_ends_in_the_middle_of_a_page(path: Any) -> None:
+    db = waferdb.open(path, {"facts": waferdb.Rows(), "blobs": waferdb.Rows(codec="raw")})
+    db["facts"].put_many({f"k{n}": {"n": n} for n in range(9)})
+    db["blobs"].put_many({b"%d" % n: b"v" for n in range(9)})
+    sibling = db.connect()
+    live = [handle[name].scan() for handle in (db, sibling) for name in ("facts", "blobs")]
+    with pytest.raises(waferdb.ClosedError), sibling.transaction() as tx, db.snapshot() as snapshot:
+        cursors = [*live, tx["facts"].scan(), snapshot["blobs"].scan()]
+        for cursor in cursors:
+            next(cursor)
+        db.close()
+        for cursor in cursors:
+            with pytest.raises(waferdb.ClosedError):
+                next(cursor)
+        raise waferdb.ClosedError("as the transaction would")
+
+
+def test_a_siblings_cursors_end_with_it_alone(db: Any) -> None:
+    db.facts.put_many({"a": {}, "b": {}, "c": {}})
+    sibling = db.connect()
+    own, others = sibling.facts.scan(), db.facts.scan()
+    assert next(own) == next(others)
+    sibling.close()
+    with pytest.raises(waferdb.ClosedError):
+        next(own)
+    assert [key for key, _ in others] == ["b", "c"]
+
+
 def test_scan_and_find_refuse_bad_arguments_when_called(db: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
         db.facts.scan(limit=-1)

@@ -18,15 +18,15 @@ use waferdb::schema::Schema;
 use waferdb::storage::Storage;
 use waferdb::storage::disk::DiskStorage;
 use waferdb::storage::memory::MemoryStorage;
-use waferdb::transaction::{self, TransactionOptions};
+use waferdb::transaction::{self, Precondition, TransactionOptions};
 use waferdb::verify;
 
 use crate::changes::Changes;
 use crate::errors::{OrRaise, raised};
 use crate::home::Home;
-use crate::keys::{Natural, Text, part_object};
+use crate::keys::{Key, Natural, Text, part_object};
 use crate::reader::Reader;
-use crate::transaction::Transaction;
+use crate::transaction::{Commit, Transaction, commit_of};
 
 /// How often a wait looks for signals (Ctrl-C).
 const SIGNALS_EVERY: Duration = Duration::from_millis(100);
@@ -242,6 +242,31 @@ impl Engine {
             _ => self.detached(py, |database| database.begin(mode, options))?,
         };
         Ok(Transaction::new(shared, begun))
+    }
+
+    /// One row, committed on its own.
+    fn put<'py>(
+        &self,
+        py: Python<'py>,
+        structure: u32,
+        key: Key<'_>,
+        value: &[u8],
+        if_version: Option<Natural>,
+        if_absent: bool,
+    ) -> PyResult<Commit<'py>> {
+        let shared = Arc::clone(self.shared(py)?);
+        let version = if_version.map(|version| version.0);
+        let precondition = Precondition { version, absent: if_absent };
+        let committed = py.detach(|| {
+            let options = TransactionOptions::default();
+            let single = transaction::Mode::Single;
+            let mut transaction = transaction::Transaction::begin(shared, single, options)?;
+            transaction.put(structure, key.0, value, precondition)?;
+            transaction.commit_chained()
+        });
+        // The next caller of the group is woken now that this one has the interpreter.
+        let (receipt, _baton) = committed.or_raise(py)?;
+        Ok(commit_of(py, receipt))
     }
 
     fn reader(&self, py: Python<'_>) -> PyResult<Reader> {

@@ -15,7 +15,7 @@ use crate::keys::{Floats, Key, Natural, Text, keys_of, texts_of};
 use crate::reader::Reader;
 
 /// (lsn, time, durable, leaf hash or None, transaction id)
-type Commit<'py> = (u64, i64, bool, Option<Bound<'py, PyBytes>>, String);
+pub type Commit<'py> = (u64, i64, bool, Option<Bound<'py, PyBytes>>, String);
 
 enum State {
     Open(Box<transaction::Transaction>),
@@ -87,7 +87,7 @@ impl Transaction {
     }
 }
 
-fn commit_of(py: Python<'_>, receipt: Receipt) -> Commit<'_> {
+pub fn commit_of(py: Python<'_>, receipt: Receipt) -> Commit<'_> {
     let leaf = receipt.leaf.map(|leaf| PyBytes::new(py, &leaf));
     (receipt.lsn, receipt.time, receipt.durable, leaf, receipt.txn)
 }

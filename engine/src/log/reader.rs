@@ -3,6 +3,9 @@
 //! Invariants:
 //! 1. Nothing leaves here that has not passed its checksum at the place it was read from.
 //! 2. Memory is bounded by one window and one group, whatever a damaged length claims.
+//! 3. Only a sealed segment is mapped; the active one, and one under repair, is read by `pread`.
+
+use std::sync::Arc;
 
 use parking_lot::RwLock;
 
@@ -16,7 +19,8 @@ use super::segment::Segment;
 use super::writer::Segments;
 use super::{Lsn, Pointer};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{File, read_exact_at};
+use crate::storage::bytes::{self, Bytes};
+use crate::storage::{Map, read_exact_at};
 
 /// What is read at once: small at first, since most segments that are walked are small.
 const WINDOW_BYTES_MIN: usize = 32 << 10;
@@ -240,8 +244,40 @@ pub struct ControlAt {
 #[derive(Clone)]
 pub struct PointReader {
     pub database: DatabaseId,
-    pub segments: std::sync::Arc<Segments>,
-    pub epochs: std::sync::Arc<Epochs>,
+    pub segments: Arc<Segments>,
+    pub epochs: Arc<Epochs>,
+}
+
+/// A segment, and where its bytes are taken from. `unsynced` answers for bytes that are not in the
+/// file yet, which those of a sealed segment always are.
+struct Source<'a, Unsynced> {
+    segment: Segment,
+    map: Option<Map>,
+    unsynced: &'a Unsynced,
+}
+
+impl<Unsynced: Fn(u64, u64, &mut [u8]) -> bool> Source<'_, Unsynced> {
+    fn bytes(&self, offset: u64, length: usize) -> Result<Bytes> {
+        let found = match &self.map {
+            Some(map) => Bytes::mapped(Map::clone(map), offset, length),
+            None => self.copied(offset, length)?.map(Bytes::from),
+        };
+        found.ok_or_else(|| {
+            Error::corruption(format!(
+                "segment {} ends before offset {}: it was truncated; restore it from a backup",
+                self.segment.header.segment,
+                offset.saturating_add(length as u64)
+            ))
+        })
+    }
+
+    fn copied(&self, offset: u64, length: usize) -> Result<Option<Arc<[u8]>>> {
+        let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, length).collect();
+        let into = Arc::get_mut(&mut bytes).expect("nobody else has them yet");
+        let whole = (self.unsynced)(self.segment.header.segment, offset, into)
+            || read_exact_at(&*self.segment.file, into, offset)?;
+        Ok(whole.then_some(bytes))
+    }
 }
 
 impl PointReader {
@@ -251,20 +287,38 @@ impl PointReader {
         &self,
         pointer: &Pointer,
         unsynced: impl Fn(u64, u64, &mut [u8]) -> bool,
-    ) -> Result<(Vec<u8>, bool)> {
-        let segment = self.segment(pointer)?;
-        let place = self.place(&segment, pointer);
-        let mut frame = vec![0u8; pointer.length as usize];
-        self.fill(&segment, pointer.offset, &mut frame, &unsynced)?;
+    ) -> Result<(Bytes, bool)> {
+        self.value_from(&self.source(pointer, &unsynced)?, pointer)
+    }
+
+    /// The same of a segment that is sealed and can be mapped; `None`: it must be read.
+    pub fn mapped_value(&self, pointer: &Pointer) -> Result<Option<(Bytes, bool)>> {
+        if !self.segments.is_sealed(pointer.segment) {
+            return Ok(None);
+        }
+        let source = self.source(pointer, &|_, _, _: &mut [u8]| false)?;
+        let mapped = source.map.is_some();
+        mapped.then(|| self.value_from(&source, pointer)).transpose()
+    }
+
+    /// A mapped value will soon be asked for.
+    pub fn prefetch(&self, pointer: &Pointer) {
+        if let Some(map) = self.segments.sealed_map(pointer.segment) {
+            bytes::prefetch(&map, pointer.offset, pointer.length as usize);
+        }
+    }
+
+    fn value_from<Unsynced: Fn(u64, u64, &mut [u8]) -> bool>(
+        &self,
+        source: &Source<'_, Unsynced>,
+        pointer: &Pointer,
+    ) -> Result<(Bytes, bool)> {
+        let place = self.place(&source.segment, pointer);
+        let frame = source.bytes(pointer.offset, pointer.length as usize)?;
         match record::read_frame(&frame, place, pointer.lsn)? {
-            FrameValue::Here(range, packed) => {
-                frame.truncate(range.end);
-                frame.drain(..range.start);
-                Ok((frame, packed))
-            }
+            FrameValue::Here(range, packed) => Ok((frame.part(range), packed)),
             FrameValue::Back { distance, length, packed, sum, structure, key_hash } => {
-                let owner = (distance, length, packed);
-                let bytes = self.owned_value(&segment, pointer, owner, &unsynced)?;
+                let bytes = owned_value(source, pointer, (distance, length, packed))?;
                 let hash = format::content_hash(&bytes);
                 record::check_value(hash, sum, place, structure, key_hash, pointer.lsn)?;
                 Ok((bytes, packed))
@@ -278,10 +332,9 @@ impl PointReader {
         pointer: &Pointer,
         unsynced: impl Fn(u64, u64, &mut [u8]) -> bool,
     ) -> Result<record::Commit> {
-        let segment = self.segment(pointer)?;
-        let mut bytes = vec![0u8; pointer.length as usize];
-        self.fill(&segment, pointer.offset, &mut bytes, &unsynced)?;
-        match record::decode(&bytes, self.place(&segment, pointer))? {
+        let source = self.source(pointer, &unsynced)?;
+        let bytes = source.bytes(pointer.offset, pointer.length as usize)?;
+        match record::decode(&bytes, self.place(&source.segment, pointer))? {
             (Record::Commit(commit), _) if commit.lsn == pointer.lsn => Ok(commit),
             _ => {
                 Err(Error::corruption(format!("LSN {} does not lie where it should", pointer.lsn)))
@@ -298,10 +351,11 @@ impl PointReader {
         if offset.saturating_add(u64::from(at.bytes)) > holder.header.capacity {
             return Err(Error::corruption("a control record beyond its segment"));
         }
-        let mut bytes = vec![0u8; at.bytes as usize];
-        self.fill(&holder, offset, &mut bytes, &|_, _, _: &mut [u8]| false)?;
         let identity = Identity { database: self.database, epoch: at.epoch };
         let place = RecordPlace { identity, salt: holder.header.salt, segment, offset };
+        let durable = |_, _, _: &mut [u8]| false;
+        let source = Source { segment: holder, map: None, unsynced: &durable };
+        let bytes = source.bytes(offset, at.bytes as usize)?;
         match record::decode(&bytes, place)? {
             (Record::Control { kind: found, body, .. }, length)
                 if found == kind && length == bytes.len() =>
@@ -312,38 +366,20 @@ impl PointReader {
         }
     }
 
-    /// The value of the frame `distance` before the one at `pointer`, still unchecked.
-    fn owned_value(
+    fn source<'a, Unsynced>(
         &self,
-        segment: &Segment,
         pointer: &Pointer,
-        (distance, length, packed): (u64, usize, bool),
-        unsynced: &impl Fn(u64, u64, &mut [u8]) -> bool,
-    ) -> Result<Vec<u8>> {
-        let out_of_range = || Error::corruption("a back-reference out of range");
-        let offset = pointer.offset.checked_sub(distance).ok_or_else(out_of_range)?;
-        if distance < length as u64 {
-            return Err(out_of_range());
-        }
-        // The owner's value ends its frame, and what lies between the two frames is unknown:
-        // read the owner's head first, then exactly its value.
-        let head_bytes = (distance as usize).min(record::FRAME_HEAD_BYTES_MAX);
-        let mut head = vec![0u8; head_bytes];
-        self.fill(segment, offset, &mut head, unsynced)?;
-        let value_at = record::stored_value_start(&head, length, packed)?;
-        let mut bytes = vec![0u8; length];
-        self.fill(segment, offset + value_at as u64, &mut bytes, unsynced)?;
-        Ok(bytes)
-    }
-
-    fn segment(&self, pointer: &Pointer) -> Result<Segment> {
+        unsynced: &'a Unsynced,
+    ) -> Result<Source<'a, Unsynced>> {
         let segment = self.segments.get(pointer.segment).filter(|_| queue::plausible(pointer));
-        segment.ok_or_else(|| {
+        let segment = segment.ok_or_else(|| {
             Error::corruption(format!(
                 "LSN {} points into segment {}, which is not there",
                 pointer.lsn, pointer.segment
             ))
-        })
+        })?;
+        let map = self.segments.sealed_map(pointer.segment);
+        Ok(Source { segment, map, unsynced })
     }
 
     fn place(&self, segment: &Segment, pointer: &Pointer) -> RecordPlace {
@@ -354,25 +390,23 @@ impl PointReader {
             offset: pointer.offset,
         }
     }
+}
 
-    fn fill(
-        &self,
-        segment: &Segment,
-        offset: u64,
-        into: &mut [u8],
-        unsynced: &impl Fn(u64, u64, &mut [u8]) -> bool,
-    ) -> Result<()> {
-        if unsynced(segment.header.segment, offset, into) {
-            return Ok(());
-        }
-        let file: &dyn File = &*segment.file;
-        if read_exact_at(file, into, offset)? {
-            return Ok(());
-        }
-        Err(Error::corruption(format!(
-            "segment {} ends before offset {}: it was truncated; restore it from a backup",
-            segment.header.segment,
-            offset + into.len() as u64
-        )))
+/// The value of the frame `distance` before the one at `pointer`, still unchecked.
+fn owned_value<Unsynced: Fn(u64, u64, &mut [u8]) -> bool>(
+    source: &Source<'_, Unsynced>,
+    pointer: &Pointer,
+    (distance, length, packed): (u64, usize, bool),
+) -> Result<Bytes> {
+    let out_of_range = || Error::corruption("a back-reference out of range");
+    let offset = pointer.offset.checked_sub(distance).ok_or_else(out_of_range)?;
+    if distance < length as u64 {
+        return Err(out_of_range());
     }
+    // The owner's value ends its frame, and what lies between the two frames is unknown: read the
+    // owner's head first, then exactly its value.
+    let head_bytes = (distance as usize).min(record::FRAME_HEAD_BYTES_MAX);
+    let head = source.bytes(offset, head_bytes)?;
+    let value_at = record::stored_value_start(&head, length, packed)?;
+    source.bytes(offset + value_at as u64, length)
 }

@@ -3,12 +3,13 @@
 //! A segment is created whole: space reserved, header written, file and directory synced, before
 //! anything refers to it. So a full disk is found here, before a commit starts.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::format::{self, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::error::{Error, Result};
 use crate::storage::aligned::AlignedBuffer;
-use crate::storage::{Cause, File, Open, Share, Storage, read_exact_at};
+use crate::storage::{Cause, File, Map, Open, Share, Storage, read_exact_at};
 
 pub const LOG_DIR: &str = "log";
 
@@ -28,6 +29,32 @@ pub fn number(name: &str) -> Option<u64> {
 pub struct Segment {
     pub header: SegmentHeader,
     pub file: Arc<dyn File>,
+    /// Of a sealed segment, once it was asked for.
+    map: Arc<OnceLock<Option<Map>>>,
+    /// How often that was done.
+    asked: Arc<AtomicU32>,
+}
+
+/// A sealed segment of which as many values were asked for as one in so many of its pages is read
+/// as a whole: by then reading it page by page has cost about as much. It was written past the page
+/// cache.
+const PAGES_TO_A_READ: u64 = 64;
+const PAGE_BYTES: u64 = 4 << 10;
+
+impl Segment {
+    fn new(header: SegmentHeader, file: Arc<dyn File>) -> Self {
+        Self { header, file, map: Arc::default(), asked: Arc::default() }
+    }
+
+    /// The bytes of a segment that is sealed: it has its last length and is never written again.
+    pub fn map(&self) -> Option<Map> {
+        let map = self.map.get_or_init(|| self.file.map()).clone();
+        let pages = self.header.capacity / PAGE_BYTES;
+        if u64::from(self.asked.fetch_add(1, Ordering::Relaxed)) == pages / PAGES_TO_A_READ {
+            self.file.will_need();
+        }
+        map
+    }
 }
 
 /// Creates a segment and makes it and its name durable.
@@ -51,7 +78,7 @@ pub fn create(storage: &dyn Storage, header: SegmentHeader) -> Result<Segment> {
             Err(second) => Err(error.context(format!("and {path} stays behind ({second})"))),
         };
     }
-    Ok(Segment { header, file })
+    Ok(Segment::new(header, file))
 }
 
 fn reserve_and_write(file: &dyn File, header: &SegmentHeader) -> Result<()> {
@@ -65,7 +92,7 @@ fn reserve_and_write(file: &dyn File, header: &SegmentHeader) -> Result<()> {
 /// The same segment with a handle to write.
 pub fn writable(storage: &dyn Storage, segment: &Segment) -> Result<Segment> {
     let file = storage.open(&path(segment.header.segment), Open::Write)?;
-    Ok(Segment { header: segment.header.clone(), file })
+    Ok(Segment::new(segment.header.clone(), file))
 }
 
 /// What stands in a segment file's first bytes.
@@ -82,7 +109,7 @@ pub fn open(storage: &dyn Storage, segment: u64) -> Result<Opened> {
     let whole = read_exact_at(&*file, &mut bytes, 0)?;
     let decoded = if whole { SegmentHeader::decode(&bytes, &path)? } else { None };
     match decoded {
-        Some(header) if header.segment == segment => Ok(Opened::Sound(Segment { header, file })),
+        Some(header) if header.segment == segment => Ok(Opened::Sound(Segment::new(header, file))),
         Some(header) => Err(Error::corruption(format!(
             "{path} holds segment {}: files were exchanged or renamed; put them back, nothing was \
              changed",

@@ -6,7 +6,9 @@
 //! 1. At most one group is unsynced at any time.
 //! 2. Zeros are written only behind the end of every group handed to the file (`Ahead`).
 //! 3. A failed write or sync is never tried again: the caller must stop writing for good.
+//! 4. A segment that a later one has taken over from is sealed: it is never changed again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -17,7 +19,7 @@ use super::queue::Group;
 use super::segment::{self, Segment};
 use crate::error::Result;
 use crate::storage::aligned::AlignedBuffer;
-use crate::storage::{Cause, File, Open, Share, Storage};
+use crate::storage::{Cause, File, Map, Open, Share, Storage};
 
 /// Zeros are written ahead in pieces of this.
 const AHEAD_BYTES_MIN: u64 = 256 << 10;
@@ -105,23 +107,44 @@ impl Ahead {
 
 /// The segments that can be read from, by number.
 #[derive(Default)]
-pub struct Segments(RwLock<std::collections::BTreeMap<u64, Segment>>);
+pub struct Segments {
+    known: RwLock<BTreeMap<u64, Segment>>,
+    /// Segments with lower numbers are sealed: nobody writes or trims them any more.
+    sealed_below: AtomicU64,
+}
 
 impl Segments {
     pub fn add(&self, segment: Segment) {
-        self.0.write().insert(segment.header.segment, segment);
+        self.known.write().insert(segment.header.segment, segment);
     }
 
     pub fn remove(&self, number: u64) {
-        self.0.write().remove(&number);
+        self.known.write().remove(&number);
     }
 
     pub fn get(&self, number: u64) -> Option<Segment> {
-        self.0.read().get(&number).cloned()
+        self.known.read().get(&number).cloned()
     }
 
     pub fn all(&self) -> Vec<Segment> {
-        self.0.read().values().cloned().collect()
+        self.known.read().values().cloned().collect()
+    }
+
+    pub fn is_sealed(&self, number: u64) -> bool {
+        number < self.sealed_below.load(Ordering::Acquire)
+    }
+
+    /// The bytes of a sealed segment, where its storage can map it.
+    pub fn sealed_map(&self, number: u64) -> Option<Map> {
+        if !self.is_sealed(number) {
+            return None;
+        }
+        self.known.read().get(&number)?.map()
+    }
+
+    /// The writer has begun with segment `active`.
+    fn seal_below(&self, active: u64) {
+        self.sealed_below.fetch_max(active, Ordering::AcqRel);
     }
 }
 
@@ -135,8 +158,10 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// `end`: behind the last group of `active`.
+    /// `end`: behind the last group of `active`. Whatever was to be repaired in the segments
+    /// before it has been.
     pub fn new(segments: Arc<Segments>, active: Segment, end: u64) -> Self {
+        segments.seal_below(active.header.segment);
         let ahead = Ahead::new(&active, end);
         Self { segments, active, ahead, group_end: end, mean_group_bytes: 0 }
     }
@@ -147,6 +172,7 @@ impl Writer {
             let next = self.segments.get(group.segment);
             self.active = next.expect("a group's segment exists before the group");
             self.ahead = Ahead::new(&self.active, SEGMENT_HEADER_BYTES as u64);
+            self.segments.seal_below(group.segment);
         }
         let bytes = group.buffer.padded();
         self.mean_group_bytes = match self.mean_group_bytes {

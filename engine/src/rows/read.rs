@@ -3,15 +3,14 @@
 //! `Find` streams where an index (or the key order) gives the answer's order; else it gathers the
 //! keys, sorts them, and streams the rows. Every candidate is checked against its row.
 
-use std::sync::Arc;
-
 use super::Derived;
 use super::query::{self, Plan, Query};
 use crate::codec::order;
 use crate::error::{Error, Result};
 use crate::log::Lsn;
 use crate::lookup::{Look, Page, Tree};
-use crate::ordered::{Direction, Range};
+use crate::ordered::{Direction, Item, Range};
+use crate::storage::bytes::Bytes;
 
 /// Index entries or keys looked at in one step.
 const STEP: usize = 256;
@@ -19,7 +18,7 @@ const STEP: usize = 256;
 #[derive(Debug, Clone)]
 pub struct Row {
     pub key: Box<[u8]>,
-    pub value: Arc<[u8]>,
+    pub value: Bytes,
     pub lsn: Lsn,
 }
 
@@ -81,22 +80,19 @@ impl Scan {
         }
     }
 
-    /// Up to `count` rows more; empty at the end.
-    pub fn step(&mut self, look: &(impl Look + ?Sized), count: usize) -> Result<Vec<Row>> {
-        let mut rows = Vec::new();
-        while rows.len() < count && !self.done {
-            let wanted = (count - rows.len()).min(self.left);
+    /// Up to `count` keys more with where their values are; empty at the end.
+    pub fn step(&mut self, look: &(impl Look + ?Sized), count: usize) -> Result<Vec<Item>> {
+        let mut found = Vec::new();
+        while found.len() < count && !self.done {
+            let wanted = (count - found.len()).min(self.left);
             let Page { items, next } =
                 look.page(self.tree, &self.range, self.direction, self.after.as_deref(), wanted)?;
-            for item in items {
-                let entry = item.entry.expect("pages hold live items");
-                rows.push(Row { key: item.key, value: look.value(&entry.slot)?, lsn: item.lsn });
-                self.left -= 1;
-            }
+            self.left -= items.len();
+            found.extend(items);
             self.done = next.is_none() || self.left == 0;
             self.after = next;
         }
-        Ok(rows)
+        Ok(found)
     }
 }
 
@@ -218,7 +214,7 @@ impl Find {
             if !self.query.matches(&value) || !self.is_behind(&key, &value) {
                 continue;
             }
-            found.push(Row { key, value, lsn: version.lsn });
+            found.push(Row { key, value: value.into(), lsn: version.lsn });
             if found.len() == wanted {
                 break;
             }

@@ -30,7 +30,21 @@ fn conforms(storage: &dyn Storage) {
     bytes(storage);
     lengths(storage);
     handles(storage);
+    maps(storage);
     locks(storage);
+}
+
+/// A map is the file as it was, and stays when the name goes.
+fn maps(storage: &dyn Storage) {
+    let file = storage.open("mapped", Open::Create).unwrap();
+    write(&*file, &[7; 9_000], 0).unwrap();
+    write(&*file, b"end", 8_997).unwrap();
+    file.sync().unwrap();
+    let map = storage.open("mapped", Open::Read).unwrap().map();
+    storage.remove("mapped").unwrap();
+    if let Some(map) = map {
+        assert_eq!(*(*map).as_ref(), *contents(&*file));
+    }
 }
 
 fn directories(storage: &dyn Storage) {

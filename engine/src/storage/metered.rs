@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
-use super::{Cause, File, Lock, Open, Share, Storage};
+use super::{Cause, File, Lock, Map, Open, Share, Storage};
 use crate::error::Result;
 
 /// Bytes of one structure, by cause.
@@ -170,6 +170,14 @@ impl File for MeteredFile {
         self.inner.sync()?;
         self.meter.syncs.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn will_need(&self) {
+        self.inner.will_need();
+    }
+
+    fn map(&self) -> Option<Map> {
+        self.inner.map()
     }
 }
 

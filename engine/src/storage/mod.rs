@@ -93,6 +93,9 @@ pub trait Storage: Send + Sync {
 
 pub trait Lock: Send + Sync {}
 
+/// The bytes of a whole file, in memory for as long as somebody holds them.
+pub type Map = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
 #[expect(clippy::len_without_is_empty, reason = "no caller asks whether a file is empty")]
 pub trait File: Send + Sync {
     fn len(&self) -> Result<u64>;
@@ -106,6 +109,15 @@ pub trait File: Send + Sync {
     fn truncate(&self, len: u64) -> Result<()>;
     /// Makes bytes and length durable (fdatasync).
     fn sync(&self) -> Result<()>;
+    /// The file as it is now, to be read without copying; `None`: only `read_at` reads it. The
+    /// caller vouches that nobody writes, lengthens or cuts the file from now on: a direct write
+    /// need not show in a map, and touching what was cut off ends the process.
+    fn map(&self) -> Option<Map> {
+        None
+    }
+
+    /// All of the file will be read soon: what can be done to have it in memory by then is.
+    fn will_need(&self) {}
 }
 
 /// Reads exactly `into.len()` bytes, or says how short the file is.
@@ -122,6 +134,7 @@ pub fn read_exact_at(file: &dyn File, into: &mut [u8], offset: u64) -> Result<bo
 }
 
 pub mod aligned;
+pub mod bytes;
 pub mod disk;
 pub mod memory;
 pub mod metered;

@@ -16,6 +16,7 @@ use crate::error::{ErrorKind, Result};
 use crate::log::Lsn;
 use crate::ordered::{Direction, Ordered, Range, Slot};
 use crate::storage::Storage;
+use crate::storage::bytes::Bytes;
 use crate::values::Values;
 use crate::vector;
 use crate::vector::codes::Codes;
@@ -114,7 +115,7 @@ impl Source<'_> {
     }
 
     /// `None`: withdrawn, so that no snapshot sees it.
-    fn components(&self, version: &Version) -> Result<Option<Arc<[u8]>>> {
+    fn components(&self, version: &Version) -> Result<Option<Bytes>> {
         match self.values.read(&version.slot) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(_) if version.born > self.durable => Ok(None),

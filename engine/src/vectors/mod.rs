@@ -21,7 +21,7 @@ mod version;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -64,6 +64,8 @@ pub struct Searchable {
     damaged: Mutex<Vec<u64>>,
     /// While it is not in memory: about how many rows no graph links.
     unsealed: AtomicU64,
+    /// Somebody searched since it was opened.
+    searched: AtomicBool,
 }
 
 impl Searchable {
@@ -77,6 +79,7 @@ impl Searchable {
             graphs: Mutex::new(graphs),
             damaged: Mutex::default(),
             unsealed: AtomicU64::new(unsealed),
+            searched: AtomicBool::new(false),
         }
     }
 
@@ -117,6 +120,16 @@ impl Searchable {
             Some(index) => index.tail_rows() as u64,
             None => self.unsealed.load(Ordering::Relaxed),
         }
+    }
+
+    pub fn note_search(&self) {
+        if !self.is_searched() {
+            self.searched.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub fn is_searched(&self) -> bool {
+        self.searched.load(Ordering::Relaxed)
     }
 
     /// Whether much of what is in memory is dead; of files that are not, nothing is known.

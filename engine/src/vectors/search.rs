@@ -19,6 +19,7 @@ use crate::error::Result;
 use crate::log::Lsn;
 use crate::lookup::Accepts;
 use crate::ordered::Slot;
+use crate::storage::bytes::Bytes;
 use crate::vector::codes::{CodedQuery, Codes};
 use crate::vector::distance::{self, Query};
 use crate::vector::nearest::{Hit, Nearest};
@@ -169,7 +170,7 @@ impl Shortlist {
 
 /// Where the components of versions are read.
 pub struct Reader<'a> {
-    pub read: &'a (dyn Fn(&Slot) -> Result<Arc<[u8]>> + Sync),
+    pub read: &'a (dyn Fn(&Slot) -> Result<Bytes> + Sync),
     pub metric: vector::Metric,
     /// What lies above may have been lost by a log that failed since.
     pub durable: Lsn,
@@ -177,7 +178,7 @@ pub struct Reader<'a> {
 
 impl Reader<'_> {
     /// `None`: withdrawn, so that no snapshot sees it.
-    pub fn read(&self, version: &Version) -> Result<Option<Arc<[u8]>>> {
+    pub fn read(&self, version: &Version) -> Result<Option<Bytes>> {
         match (self.read)(&version.slot) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(_) if version.born > self.durable => Ok(None),
@@ -315,7 +316,7 @@ fn own<'a>(probe: &'a Probe<'_>, metric: vector::Metric) -> Result<Vec<(&'a str,
 /// The k nearest of a few vectors by exact distance, and of the transaction's own.
 pub fn nearest_of(
     probe: &Probe<'_>,
-    vectors: impl Iterator<Item = Result<(String, Arc<[u8]>)>>,
+    vectors: impl Iterator<Item = Result<(String, Bytes)>>,
     metric: vector::Metric,
 ) -> Result<Vec<Hit>> {
     let query = Query::new(metric, probe.query);

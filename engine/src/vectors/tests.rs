@@ -10,6 +10,7 @@ use super::search::{Pending, Probe, Reader};
 use crate::error::Result;
 use crate::log::Lsn;
 use crate::ordered::Slot;
+use crate::storage::bytes::Bytes;
 use crate::vector::codes::Coding;
 use crate::vector::distance;
 use crate::vector::file::GraphInfo;
@@ -31,9 +32,9 @@ fn put(index: &Index, key: &str, vector: &[f32], lsn: Lsn) {
     index.put(key, vector, lsn, &slot(vector));
 }
 
-fn read(slot: &Slot) -> Result<std::sync::Arc<[u8]>> {
+fn read(slot: &Slot) -> Result<Bytes> {
     match slot {
-        Slot::Inline(bytes) => Ok(bytes[..].into()),
+        Slot::Inline(bytes) => Ok(Bytes::Shared(bytes[..].into())),
         _ => unreachable!("every vector here is inline"),
     }
 }

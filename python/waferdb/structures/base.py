@@ -105,9 +105,11 @@ class Structure:
 
     def _reader(self, consistency: Consistency | None, as_of: AsOf | None) -> _core.Reader:
         """The reader of a call that does not report its freshness."""
+        scope = self._scope
         if consistency is None and as_of is None:
-            return self._scope.strong()
-        return self._scope.reader(consistency, as_of)
+            plain = scope.plain
+            return scope.strong() if plain is None else plain
+        return scope.reader(consistency, as_of)
 
     def _forget(self, *key: Key) -> Receipt:
         """Masks every version of a key, at every LSN."""
@@ -206,23 +208,29 @@ class Cursor(Generic[T]):
         fetch: Callable[[int], Sequence[Any]],
         close: Callable[[], None],
         lsn: int,
-        decode: Callable[[Any], T],
+        decode: Callable[[Any], T] | None,  # None: items are as they come
     ) -> None:
         self._scope = scope
         self._fetch: Callable[[int], Sequence[Any]] | None = fetch
         self._close = close
         self._decode = decode
-        self._items: Iterator[Any] = iter(())
+        self._items: Iterator[T] = iter(())
         self.freshness = Freshness(lsn)
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> T:
+        scope = self._scope
+        if not (scope.over or scope.base.over):
+            for item in self._items:
+                return item
+        return self._turn()
+
+    def _turn(self) -> T:
+        """The first item of the next page."""
         if self._scope.ended:
             raise ClosedError("the cursor ended with its transaction or database; scan again")
-        for item in self._items:
-            return self._decode(item)
         if self._fetch is None:
             raise ClosedError("the cursor is closed; scan again")
         page = self._fetch(_PAGE_ITEMS)
@@ -231,8 +239,9 @@ class Cursor(Generic[T]):
             self._fetch = _no_page
             self._close()
             raise StopIteration
-        self._items = iter(page)
-        return self._decode(next(self._items))
+        decode = self._decode
+        self._items = iter(page) if decode is None else map(decode, page)
+        return next(self._items)
 
     def close(self) -> None:
         """Lets the snapshot go; a second call does nothing."""

@@ -38,7 +38,6 @@ D = TypeVar("D")
 Fields = Sequence[str | tuple[str, ...]]
 Where = Mapping[str, Any]
 
-_put = _core.Transaction.put
 _PATCH_ATTEMPTS = 64
 
 
@@ -166,8 +165,7 @@ class Rows(Keyed[K], Generic[K, V]):
             self._check_key(key)
         tx = self._tx
         if tx is None:
-            encoded = self._encode(doc)
-            return self._scope.write(_put, self._id, key, encoded, if_version, if_absent)
+            return self._scope.put(self._id, key, self._encode(doc), if_version, if_absent)
         tx.put(self._id, key, self._encode(doc), if_version, if_absent)
         return self._receipt
 
@@ -281,8 +279,13 @@ class Rows(Keyed[K], Generic[K, V]):
             self._check_key(key)
         if for_update:
             self._watch(key)
-        raw = self._reader(consistency, as_of).get(self._id, key)
-        return default if raw is None else self._decode(raw)
+        reader = self._scope.plain
+        if reader is None or consistency is not None or as_of is not None:
+            reader = self._reader(consistency, as_of)
+        raw = reader.get(self._id, key)
+        if raw is None:
+            return default
+        return raw if self._key_type is bytes else self._decode(raw)
 
     def get_many(
         self,
@@ -397,9 +400,12 @@ class Rows(Keyed[K], Generic[K, V]):
 
     def _cursor(self, core: _core.Cursor) -> Cursor[tuple[K, V]]:
         decode = self._decode
-        return Cursor(
-            self._scope, core.page, core.close, core.lsn, lambda item: (item[0], decode(item[1]))
-        )
+
+        def decoded(item: tuple[K, bytes]) -> tuple[K, V]:
+            return (item[0], decode(item[1]))
+
+        as_stored = self.codec == "raw"
+        return Cursor(self._scope, core.page, core.close, core.lsn, None if as_stored else decoded)
 
 
 def encode_where(where: Where | None) -> bytes:

@@ -3,7 +3,7 @@
 //! Invariants:
 //! 1. A write goes to the file either whole through the page cache or, where it is small and
 //!    aligned and the file system grants it, around it. The kernel keeps both views the same for
-//!    one process that does not map the file.
+//!    one process that does not map the file; a file is mapped once nobody writes it any more.
 //! 2. A symbolic link, a pipe or a device in place of a file is refused, not followed. The
 //!    database directory and the directories in it may be links.
 //! 3. An interrupted or short read or write is continued; a sync is never tried twice.
@@ -20,12 +20,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
+use memmap2::MmapOptions;
 use rustix::fs::{FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use self::direct::DirectWriter;
 use super::path::{check, check_inside, read_only, split};
-use super::{File, Lock, Open, Share, Storage};
+use super::{File, Lock, Map, Open, Share, Storage};
 use crate::error::{Error, Result};
 
 /// Zeros are written in pieces of this size where the file system cannot reserve space.
@@ -329,6 +330,21 @@ impl File for DiskFile {
 
     fn sync(&self) -> Result<()> {
         rustix::fs::fdatasync(&self.descriptor).map_err(|errno| self.failed("sync", errno))
+    }
+
+    fn will_need(&self) {
+        // A hint: where it is not taken, the file is read as it is asked for.
+        let _ = rustix::fs::fadvise(&self.descriptor, 0, None, rustix::fs::Advice::WillNeed);
+    }
+
+    /// `None` also where the kernel refuses: the file is then read like any other.
+    fn map(&self) -> Option<Map> {
+        let length = usize::try_from(self.len().ok()?).ok()?;
+        // SAFETY: the bytes are never written again, by the caller's word; another process that
+        // writes here does so past the database's lock. The length was just read, so no page of
+        // the map lies behind the end.
+        let map = unsafe { MmapOptions::new().len(length).map(&self.descriptor) };
+        map.ok().map(|map| Arc::new(map) as Map)
     }
 }
 

@@ -18,6 +18,17 @@ fn kind<T>(result: Result<T>) -> ErrorKind {
 }
 
 #[test]
+fn a_file_can_be_mapped_whichever_way_it_is_open() {
+    let (_directory, storage) = storage();
+    let file = storage.open("file", Open::Create).unwrap();
+    assert_eq!((*file.map().unwrap()).as_ref().len(), 0);
+    file.write_at(b"of a file", 0, &[]).unwrap();
+    for file in [file, storage.open("file", Open::Read).unwrap()] {
+        assert_eq!((*file.map().unwrap()).as_ref(), b"of a file");
+    }
+}
+
+#[test]
 fn a_missing_parent_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let parent = directory.path().join("missing");
