@@ -19,6 +19,7 @@ use crate::materialised::Materialised;
 use crate::options::Mode;
 use crate::propagation::Policy;
 use crate::schema::{Kind, Structure, StructureId};
+use crate::store::Catalog;
 use crate::vector::planner::{self, GRAPH_ROWS_MIN};
 use crate::vectors::build::{Build, Built};
 use crate::vectors::{Index, Searchable};
@@ -29,17 +30,27 @@ const SLICE_ROWS: u32 = 128;
 const TAIL_ROWS_MIN: u64 = 4_096;
 /// Of a large structure, the tail is so much of it.
 const TAIL_SHARE: u64 = 16;
-/// A failed step is not tried again for so long.
+/// Of so many structures the tails that are due fit into the bound of all.
+const TAILS_THAT_FIT: u64 = 4;
+/// A failed step is not tried again for so long, then twice as long, and so on.
 const RETRY_NANOS: u64 = 1_000_000_000;
+const RETRY_NANOS_MAX: u64 = 300_000_000_000;
 
 /// What the steps share; in the database's keeping.
 #[derive(Default)]
 pub struct Sealing {
     under_way: Mutex<Option<UnderWay>>,
-    /// Why the last step failed, and when one may be tried again.
-    failure: Mutex<Option<(Error, u64)>>,
+    failure: Mutex<Option<Failure>>,
     /// About what the tails take in memory, those of lazy structures left out.
     tail_bytes: AtomicU64,
+}
+
+/// Why the last step failed.
+struct Failure {
+    error: Error,
+    /// When one may be tried again, and how long that was to wait for.
+    again: u64,
+    waited: u64,
 }
 
 struct UnderWay {
@@ -60,9 +71,12 @@ fn is_lazy(structure: &Structure) -> bool {
 }
 
 impl Shared {
-    /// Rows of a tail that is due.
+    /// Rows of a tail that is due: few enough that some structures' fit into the tails' bound.
     fn seal_at(&self, vectors: &Searchable) -> u64 {
-        let by_size = || TAIL_ROWS_MIN.max(vectors.sealed() / TAIL_SHARE);
+        let by_size = || {
+            let fit = self.options.tail_bytes() / TAILS_THAT_FIT / vectors.row_bytes();
+            TAIL_ROWS_MIN.max(vectors.sealed() / TAIL_SHARE).min(fit)
+        };
         self.options.seal_vectors.map_or_else(by_size, |rows| rows as u64).max(1)
     }
 
@@ -109,7 +123,10 @@ impl Shared {
         }
         let UnderWay { structure, owner, index, build } = under_way.take().expect("just matched");
         match build.finish()? {
-            Ok(built) => self.finish_seal(structure, &owner, &index, built)?,
+            Ok(built) => {
+                self.finish_seal(structure, &owner, &index, built)?;
+                *self.sealing.failure.lock() = None;
+            }
             Err(build) => *under_way = Some(UnderWay { structure, owner, index, build }),
         }
         self.take_stock_of_tails();
@@ -126,6 +143,7 @@ impl Shared {
 
     fn choose_seal(&self, drain: &[StructureId]) -> Result<Option<UnderWay>> {
         let catalog = self.store.catalog();
+        let pressed = self.largest_tail(&catalog);
         for structure in &catalog.schema.structures {
             let owner = &catalog.structures[&structure.id];
             let Some(vectors) = &owner.vectors else { continue };
@@ -133,15 +151,20 @@ impl Shared {
             if is_lazy(structure) && !drained {
                 continue;
             }
-            let seal_at = self.seal_at(vectors);
+            let mut seal_at = self.seal_at(vectors);
+            if pressed == Some(structure.id) {
+                seal_at = seal_at.min(vectors.unsealed()).max(1);
+            }
             if !drained && vectors.unsealed() < seal_at && !vectors.is_worn() {
                 continue;
             }
             let index = self.store.index(structure.id, owner)?;
             self.drop_damaged(vectors);
             let (segments, tail) = index.shapes();
-            let seal_at = seal_at.min(usize::MAX as u64) as usize;
-            let Some(work) = planner::plan(&segments, tail, seal_at, drained) else { continue };
+            let Some(work) = planner::plan(&segments, tail, seal_at as usize, drained) else {
+                index.note_looked();
+                continue;
+            };
             self.pipeline.flush()?;
             if let Some(build) = Build::begin(&index, work, self.pipeline.durable())? {
                 let owner = Arc::clone(owner);
@@ -149,6 +172,19 @@ impl Shared {
             }
         }
         Ok(None)
+    }
+
+    /// The structure whose tail takes most, once writers wait for one.
+    fn largest_tail(&self, catalog: &Catalog) -> Option<StructureId> {
+        if self.sealing.tail_bytes.load(Ordering::Relaxed) < self.options.tail_bytes() {
+            return None;
+        }
+        let eager = catalog.schema.structures.iter().filter(|structure| !is_lazy(structure));
+        let bytes = |id: &StructureId| {
+            let vectors = catalog.structure(*id).vectors.as_ref();
+            vectors.map_or(0, Searchable::unsealed_bytes)
+        };
+        eager.map(|structure| structure.id).max_by_key(bytes)
     }
 
     /// Files that were found damaged go once no checkpoint names them.
@@ -201,10 +237,10 @@ impl Shared {
         if self.sealing.tail_bytes.load(Ordering::Relaxed) < self.options.tail_bytes() {
             return Ok(false);
         }
-        if let Some((error, _)) = &*self.sealing.failure.lock() {
+        if let Some(failure) = &*self.sealing.failure.lock() {
             let what = "the newest vectors fill their memory and cannot be sealed; nothing was \
                         committed";
-            return Err(error.clone().context(what));
+            return Err(failure.error.clone().context(what));
         }
         Ok(true)
     }
@@ -212,18 +248,24 @@ impl Shared {
     /// A thread's turn, and how long it lets others go first. `None`: nothing more is due.
     pub fn sealing_turn(&self) -> Option<Duration> {
         let now = self.options.clock.monotonic_nanos();
-        if self.sealing.failure.lock().as_ref().is_some_and(|(_, again)| now < *again) {
+        if self.sealing.failure.lock().as_ref().is_some_and(|failure| now < failure.again) {
             return None;
         }
         self.take_stock_of_tails();
-        match self.vector_step() {
+        let step = self.vector_step();
+        let mut failure = self.sealing.failure.lock();
+        match step {
             Ok(more) => {
-                *self.sealing.failure.lock() = None;
+                // Only what was finished shows that it can be.
+                if !more {
+                    *failure = None;
+                }
                 more.then_some(Duration::ZERO)
             }
             Err(error) => {
-                let again = now.saturating_add(RETRY_NANOS);
-                *self.sealing.failure.lock() = Some((error, again));
+                let before = failure.as_ref().map_or(0, |failure| failure.waited);
+                let waited = (2 * before).clamp(RETRY_NANOS, RETRY_NANOS_MAX);
+                *failure = Some(Failure { error, again: now.saturating_add(waited), waited });
                 None
             }
         }
@@ -232,7 +274,8 @@ impl Shared {
     /// The thread is gone for good: writers must not wait for it.
     pub fn abandon_sealing(&self) {
         let bug = Error::new(ErrorKind::Failed, "an invariant of the sealing was broken (a bug)");
-        *self.sealing.failure.lock() = Some((bug, u64::MAX));
+        *self.sealing.failure.lock() =
+            Some(Failure { error: bug, again: u64::MAX, waited: RETRY_NANOS_MAX });
     }
 
     /// Gives up a segment that is being made.

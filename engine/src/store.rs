@@ -397,7 +397,12 @@ impl Snapshot<'_> {
         let durable = self.store.durable();
         let read = |slot: &Slot| self.store.values.view(slot);
         let reader = vectors::Reader { read: &read, metric: searchable.metric(), durable };
-        index.search(&probe, &reader)
+        let hits = index.search(&probe, &reader)?;
+        // What this snapshot sees may have left memory meanwhile.
+        if self.lsn < index.cold() {
+            return self.search_tree(structure, searchable, &probe);
+        }
+        Ok(hits)
     }
 
     /// The nearest of the vectors of these keys, each compared.

@@ -152,6 +152,9 @@ impl Shared {
     /// Waits while memory or the merges are behind; an error says why it cannot go on.
     pub fn make_room(&self) -> Result<()> {
         let upkeep = &self.upkeep;
+        if !self.options.background {
+            self.take_stock_of_tails();
+        }
         loop {
             let active = upkeep.active_bytes.load(Ordering::Relaxed);
             let sealed = upkeep.sealed_bytes.load(Ordering::Relaxed);

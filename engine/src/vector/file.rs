@@ -4,8 +4,8 @@
 //! 1. Nothing of a file is used before its length and its hash are those in the checkpoint and
 //!    every number in it is checked; no native code sees its bytes.
 //! 2. A row is named by the LSN that wrote it and a hash of its key. Two rows of a commit that have
-//!    one hash may be taken for each other: that makes a link lead elsewhere, never an answer wrong,
-//!    for codes and distances come from the vector that is found under the key.
+//!    one hash may be taken for each other: a link leads elsewhere then, no answer is wrong, for
+//!    codes and distances come from the vector that is found under the key.
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -250,6 +250,19 @@ mod tests {
         }
         let empty = Contents { rows: Vec::new(), strays: Vec::new(), links: None };
         assert_eq!(Contents::decode(&empty.encode()).unwrap(), empty);
+    }
+
+    #[test]
+    fn bytes_are_these() {
+        let rows = vec![RowId { lsn: 5, key: 0x0403_0201 }, RowId { lsn: 4, key: 0x0807_0605 }];
+        let contents = Contents { rows, strays: vec![1], links: None };
+        let lsns: &[u8] = &[2, 3, 0x20, 10, 1];
+        let keys: &[u8] = &[1, 2, 3, 4, 5, 6, 7, 8];
+        let expected = [b"WAFERGRA\x01\x02", lsns, keys, &[1, 1, 0]].concat();
+        assert_eq!(contents.encode(), expected);
+        assert_eq!(RowId::new(1, "key"), RowId { lsn: 1, key: xxh3_64(b"key") as u32 });
+        let owner = Owner { database: [7; 16], structure: 3 };
+        assert_eq!(owner.hash(5, &expected), 12_941_128_329_781_848_374);
     }
 
     #[test]

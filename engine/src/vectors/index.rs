@@ -10,12 +10,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 
 use super::segment::Segment;
-use super::version::{ByKey, Rows, Version, bytes_of};
+use super::version::{ByKey, Rows, Version};
 use crate::log::Lsn;
 use crate::ordered::Slot;
 use crate::vector::Metric;
@@ -24,6 +24,9 @@ use crate::vector::planner::Shape;
 
 /// A part of the tail is closed at so many rows: what a search scans under the lock.
 const PART_ROWS: usize = 1_024;
+
+/// About what one takes that ended and is still listed.
+const ENDED_BYTES: usize = 96;
 
 /// What every code of a structure has in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +55,8 @@ pub struct Index {
     pub form: Form,
     state: RwLock<State>,
     cold: AtomicU64,
+    /// Dead rows when all parts were looked at.
+    looked: AtomicUsize,
 }
 
 struct State {
@@ -73,7 +78,8 @@ impl Index {
             ended: HashMap::new(),
             newest: 0,
         };
-        Self { form, state: RwLock::new(state), cold: AtomicU64::new(0) }
+        let (cold, looked) = (AtomicU64::new(0), AtomicUsize::new(0));
+        Self { form, state: RwLock::new(state), cold, looked }
     }
 
     /// What was found in files; `rows` is the tail. All of it is live as of `upto`, but for what a
@@ -178,12 +184,25 @@ impl Index {
     }
 
     /// Whether so many rows are dead that some segment, or the tail, may be worn.
+    /// Each part was looked at: many more must die before that is worth its time again.
     pub fn is_worn(&self) -> bool {
+        let (dead, rows) = self.dead();
+        let looked = self.looked.load(Ordering::Relaxed);
+        dead * 4 > rows && dead >= looked + rows / 16
+    }
+
+    /// All of it was looked at, and nothing was worn.
+    pub fn note_looked(&self) {
+        self.looked.store(self.dead().0, Ordering::Relaxed);
+    }
+
+    /// Dead rows, and all.
+    fn dead(&self) -> (usize, usize) {
         let state = self.state.read();
         let segments: usize = state.lists.segments.iter().map(|segment| segment.len()).sum();
         let tail: usize = state.lists.closed.iter().map(|rows| rows.len()).sum();
         let rows = segments + tail + state.open.len();
-        segments > 0 && (rows - state.keys.len().min(rows)) * 4 > rows
+        (rows - state.keys.len().min(rows), rows)
     }
 
     /// Rows a search scans.
@@ -205,6 +224,8 @@ impl Index {
     /// the newest ones, and these parts of the tail, the oldest ones. `false`: they are not what
     /// is in use.
     pub fn replace(&self, old: &Lists, made: Option<Arc<Segment>>, tail: Option<Rows>) -> bool {
+        let tail = tail.filter(|rows| !rows.is_empty()).map(Arc::new);
+        let gone = gone(old, made.as_deref(), tail.as_deref());
         let mut state = self.state.write();
         let lists = &state.lists;
         let kept = lists.segments.len().checked_sub(old.segments.len());
@@ -213,24 +234,18 @@ impl Index {
             && same(&lists.closed[..old.closed.len()], &old.closed);
         let Some(kept) = kept.filter(|_| is_current) else { return false };
         let mut segments = lists.segments[..kept].to_vec();
-        segments.extend(made.clone());
-        let tail = tail.filter(|rows| !rows.is_empty()).map(Arc::new);
-        let closed = tail.clone().into_iter();
+        segments.extend(made);
+        let closed = tail.into_iter();
         let closed = closed.chain(lists.closed[old.closed.len()..].iter().cloned()).collect();
-        state.lists = Arc::new(Lists { segments, closed });
-        let listed = made.iter().flat_map(|made| &made.versions);
-        let listed = listed.chain(tail.iter().flat_map(|rows| &rows.versions));
-        let listed: HashSet<*const Version> = listed.map(Arc::as_ptr).collect();
-        let were = old.segments.iter().flat_map(|segment| &segment.versions);
-        let were = were.chain(old.closed.iter().flat_map(|rows| &rows.versions));
-        let gone = were.filter(|version| !listed.contains(&Arc::as_ptr(version)));
-        let mut cold = 0;
-        for version in gone {
-            debug_assert!(!version.is_live(), "a live version is listed");
-            cold = cold.max(version.died());
-            state.unlist(version);
-        }
+        // Before the lists: who takes them asks for it afterwards.
+        let cold = gone.iter().map(|version| version.died()).max().unwrap_or(0);
         self.cold.fetch_max(cold, Ordering::AcqRel);
+        state.lists = Arc::new(Lists { segments, closed });
+        drop(state);
+        for some in gone.chunks(PART_ROWS) {
+            let mut state = self.state.write();
+            some.iter().for_each(|version| state.unlist(version));
+        }
         true
     }
 
@@ -241,8 +256,22 @@ impl Index {
         segments.chain(closed).sum::<usize>()
             + state.open.memory_bytes()
             + state.keys.capacity() * (size_of::<ByKey>() + 1)
-            + state.ended.values().flatten().map(|version| bytes_of(version)).sum::<usize>()
+            + state.ended.len() * ENDED_BYTES
     }
+}
+
+/// Versions that were listed and are not any more. They ended before what takes their place was
+/// begun.
+fn gone(old: &Lists, made: Option<&Segment>, tail: Option<&Rows>) -> Vec<Arc<Version>> {
+    let listed = made.into_iter().flat_map(|made| &made.versions);
+    let listed = listed.chain(tail.into_iter().flat_map(|rows| &rows.versions));
+    let listed: HashSet<*const Version> = listed.map(Arc::as_ptr).collect();
+    let were = old.segments.iter().flat_map(|segment| &segment.versions);
+    let were = were.chain(old.closed.iter().flat_map(|rows| &rows.versions));
+    let gone = were.filter(|version| !listed.contains(&Arc::as_ptr(version)));
+    let gone: Vec<_> = gone.cloned().collect();
+    debug_assert!(gone.iter().all(|version| !version.is_live()), "a live version is listed");
+    gone
 }
 
 fn same<T>(known: &[Arc<T>], others: &[Arc<T>]) -> bool {

@@ -33,12 +33,11 @@ use crate::vector::codes::Coding;
 use crate::vector::file::GraphInfo;
 pub use index::{Form, Index};
 pub use load::Source;
+use version::VERSION_BYTES;
+
 pub use search::{Pending, Probe, Reader, nearest_of};
 
 pub const KEYS: u16 = 0;
-
-/// About what a row takes in memory beside its code: version, key, place in lists.
-const ROW_OVERHEAD: u64 = 192;
 
 enum Change {
     Put(String, Vec<f32>, Slot),
@@ -140,7 +139,12 @@ impl Searchable {
     /// About what those take, or would take, in memory.
     pub fn unsealed_bytes(&self) -> u64 {
         let form = *self.form.lock();
-        self.unsealed() * (form.row_bytes() + ROW_OVERHEAD)
+        self.unsealed() * form.row_bytes()
+    }
+
+    /// About what a row takes in memory.
+    pub fn row_bytes(&self) -> u64 {
+        self.form.lock().row_bytes()
     }
 
     /// Rows that graphs link.
@@ -249,8 +253,8 @@ impl Searchable {
 }
 
 impl Form {
-    /// Bytes of a row's code.
+    /// About what a row takes in memory: code, version, key, place in lists.
     pub fn row_bytes(&self) -> u64 {
-        (self.dim * self.coding.component_bytes()) as u64
+        (self.dim * self.coding.component_bytes() + VERSION_BYTES) as u64
     }
 }

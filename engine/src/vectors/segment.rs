@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::version::{Version, bytes_of};
+use super::version::{VERSION_BYTES, Version};
 use crate::vector::codes::Codes;
 use crate::vector::file::{Contents, GraphInfo, RowId};
 use crate::vector::graph::Graph;
@@ -52,6 +52,6 @@ impl Segment {
     pub fn memory_bytes(&self) -> usize {
         self.codes.memory_bytes()
             + self.graph.as_ref().map_or(0, Graph::memory_bytes)
-            + self.versions.iter().map(|version| bytes_of(version)).sum::<usize>()
+            + self.versions.len() * VERSION_BYTES
     }
 }
