@@ -98,7 +98,7 @@ impl Default for Options {
             waf_budget: None,
             compression: None,
             segment_bytes_min: 1 << 20,
-            segment_bytes_max: 256 << 20,
+            segment_bytes_max: 64 << 20,
             lease_micros: limits::SNAPSHOT_LEASE_MICROS,
             background: true,
             clock: Arc::new(SystemClock::new()),

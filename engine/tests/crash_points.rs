@@ -37,7 +37,7 @@ use waferdb::transaction::{Mode, TransactionOptions};
 use waferdb::vector::file::GRAPHS_DIR;
 
 const STEPS: usize = 90;
-const SEEDS: u64 = 7;
+const SEEDS: u64 = 6;
 const THREADS: usize = 2;
 const STATES_MIN: u64 = 300_000;
 const PAIRS_MIN: usize = 2_000;
