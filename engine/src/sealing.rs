@@ -207,7 +207,7 @@ impl Shared {
             true => None,
             false => {
                 self.check_writable()?;
-                Some(self.files.write_graph(structure, &built.contents()?, built.cause)?)
+                Some(self.files.write_graph(structure, &built.contents(), built.cause)?)
             }
         };
         let uid = info.as_ref().map(|info| info.uid);

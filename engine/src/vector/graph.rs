@@ -1,39 +1,34 @@
 //! Navigable small-world graphs (HNSW) over vectors that the graph does not hold.
 //!
-//! The native index believes that it stores vectors of eight bytes: they are row numbers, and its
-//! metric asks the `Space` that knows them. A query is passed the same way, as a marked address of
-//! an `Asked` on the stack of the searching thread, so any number of threads search at once.
+//! usearch builds them: it believes that it stores vectors of eight bytes, which are row numbers,
+//! and its metric asks the `Space` that knows them. What it built is taken out as `Links`, and
+//! `walk` searches those.
 //!
 //! 1. One thread adds, in row order; a `Graph` never changes. The native index loses rows when
 //!    threads add at once, and recall when rows are removed and added again.
-//! 2. No more callers are inside the native index than it has contexts for; the others wait.
-//! 3. No panic crosses the native code: `call` holds it and lets it go on behind.
-//! 4. No distance that enters it is NaN or infinite: it is compiled to believe in neither.
-//! 5. It reads only bytes that `native` made from checked `Links`.
+//! 2. No panic crosses the native code: `call` holds it and lets it go on behind.
+//! 3. No distance that enters it is NaN or infinite: it is compiled to believe in neither.
+//! 4. It reads only bytes that `native` made from checked `Links`.
 
 mod call;
 #[cfg(test)]
 mod measure;
 mod native;
-mod slots;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use std::fmt::Display;
 use std::sync::Arc;
 
 use usearch::{Index, IndexOptions, MetricKind, ScalarKind};
 
-use self::call::{Asked, Host, ROW_BYTES, row_value};
-use self::slots::Slots;
+use self::call::{Host, ROW_BYTES, row_value};
 use super::links::{DEGREE, Links, ROWS_MAX};
 use crate::error::{Error, Result};
 
 /// How many candidates an insertion looks at: docs/decisions/0007-vector-graphs.md.
 const BREADTH_ADD: usize = 64;
-/// A search is as broad as the count it asks for, which the native index never undercuts.
-const BREADTH_SEARCH: usize = 1;
-
 /// What a graph asks about the vectors it links. Distances are finite.
 pub trait Space: Send + Sync + 'static {
     type Query: Sync;
@@ -41,39 +36,32 @@ pub trait Space: Send + Sync + 'static {
     fn between(&self, a: u32, b: u32) -> f32;
 
     fn near(&self, query: &Self::Query, row: u32) -> f32;
+
+    /// A row's distance will soon be asked for.
+    fn prefetch(&self, _row: u32) {}
 }
 
 /// Which rows a search may return.
 pub type Accepts<'a> = Option<&'a (dyn Fn(u32) -> bool + Sync)>;
 
-/// Immutable; any thread may search.
-pub struct Graph<S: Space> {
-    index: Index,
-    host: Arc<Host<S>>,
-    slots: Slots,
-    memory_bytes: usize,
+/// Immutable; any number of threads may search.
+pub struct Graph<S> {
+    space: Arc<S>,
+    links: Links,
 }
 
 impl<S: Space> Graph<S> {
-    /// A graph of links that were saved; the space holds all their rows.
-    pub fn from_links(space: Arc<S>, links: &Links) -> Result<Self> {
-        let host = Arc::new(Host::new(space));
-        let slots = Slots::for_this_machine();
-        let index = open(&host, links, links.rows(), slots.count())?;
-        Ok(Self::new(index, host, slots))
-    }
-
-    fn new(index: Index, host: Arc<Host<S>>, slots: Slots) -> Self {
-        let memory_bytes = native::memory_bytes(&index);
-        Self { index, host, slots, memory_bytes }
+    /// The space holds all rows of the links.
+    pub fn new(space: Arc<S>, links: Links) -> Self {
+        Self { space, links }
     }
 
     pub fn space(&self) -> &Arc<S> {
-        self.host.space()
+        &self.space
     }
 
     pub fn len(&self) -> usize {
-        self.index.size()
+        self.links.rows() as usize
     }
 
     pub fn is_empty(&self) -> bool {
@@ -83,42 +71,17 @@ impl<S: Space> Graph<S> {
     /// Up to `ef` nearest rows that are accepted, ascending by (distance, row). `ef` is both their
     /// number and the breadth of the search. Rejected rows are walked through but take no place, so
     /// a filter that accepts fewer than `ef` rows walks the whole graph.
-    pub fn search(
-        &self,
-        query: &S::Query,
-        ef: usize,
-        accepts: Accepts<'_>,
-    ) -> Result<Vec<(f32, u32)>> {
-        let wanted = ef.min(self.len());
-        if wanted == 0 {
-            return Ok(Vec::new());
-        }
-        let asked = Asked::<S>::new(query, accepts);
-        let found = {
-            let _slot = self.slots.take();
-            match accepts {
-                None => self.index.search(&asked.value(), wanted),
-                Some(_) => {
-                    let accepts = |key| asked.accepts(key as u32);
-                    self.index.filtered_search(&asked.value(), wanted, accepts)
-                }
-            }
-        };
-        asked.resume_panic();
-        let found = found.map_err(|cause| refused("search", cause))?;
-        let rows = found.keys.iter().map(|&key| key as u32);
-        let mut hits: Vec<_> = found.distances.into_iter().zip(rows).collect();
-        hits.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        Ok(hits)
+    pub fn search(&self, query: &S::Query, ef: usize, accepts: Accepts<'_>) -> Vec<(f32, u32)> {
+        walk::search(&*self.space, &self.links, query, ef, accepts)
     }
 
-    pub fn links(&self) -> Result<Links> {
-        native::links_of(&self.index)
+    pub fn links(&self) -> &Links {
+        &self.links
     }
 
-    /// Of the graph alone, as the native index counts them; the space has its own.
+    /// Of the graph alone; the space has its own.
     pub fn memory_bytes(&self) -> usize {
-        self.memory_bytes
+        self.links.memory_bytes()
     }
 }
 
@@ -129,7 +92,6 @@ impl<S: Space> Graph<S> {
 pub struct Builder<S: Space> {
     index: Index,
     host: Arc<Host<S>>,
-    slots: Slots,
     rows: u32,
 }
 
@@ -147,9 +109,8 @@ impl<S: Space> Builder<S> {
             )));
         }
         let host = Arc::new(Host::new(space));
-        let slots = Slots::for_this_machine();
-        let index = open(&host, links, rows, slots.count())?;
-        Ok(Self { index, host, slots, rows })
+        let index = open(&host, links, rows)?;
+        Ok(Self { index, host, rows })
     }
 
     /// Adds up to `count` rows; true when all are there.
@@ -167,24 +128,24 @@ impl<S: Space> Builder<S> {
     /// The graph, and those of its rows that no search is sure to find (`Links::unreached`). Rows
     /// that were not added yet are in neither.
     pub fn finish(self) -> Result<(Graph<S>, Vec<u32>)> {
-        let unreached = native::links_of(&self.index)?.unreached();
-        Ok((Graph::new(self.index, self.host, self.slots), unreached))
+        let links = native::links_of(&self.index)?;
+        let unreached = links.unreached();
+        Ok((Graph::new(Arc::clone(self.host.space()), links), unreached))
     }
 }
 
-/// A native index with these links, room for `rows` and contexts for `callers`.
-fn open<S: Space>(host: &Arc<Host<S>>, links: &Links, rows: u32, callers: usize) -> Result<Index> {
+/// A native index with these links, room for `rows` and a context for the one thread that adds.
+fn open<S: Space>(host: &Arc<Host<S>>, links: &Links, rows: u32) -> Result<Index> {
     let failed = |cause| refused("open", cause);
     let mut index = Index::new(&options()).map_err(failed)?;
     if links.rows() > 0 {
         index.load_from_buffer(&native::buffer_of(links)).map_err(failed)?;
     }
-    index.reserve_capacity_and_threads(rows as usize, callers).map_err(failed)?;
+    index.reserve_capacity_and_threads(rows as usize, 1).map_err(failed)?;
     // Loading puts a metric of its own in place; setting ours twice would leak the first.
     let host = Arc::clone(host);
     index.change_metric::<i8>(Box::new(move |a, b| {
-        // SAFETY: the native index hands on what it was given, `ROW_BYTES` long: a row's value,
-        // or the value of an `Asked` that outlives the search it was made for.
+        // SAFETY: the native index hands on what it was given: a row's value.
         unsafe { host.distance(a, b) }
     }));
     Ok(index)
@@ -198,7 +159,7 @@ fn options() -> IndexOptions {
         quantization: ScalarKind::I8,
         connectivity: DEGREE,
         expansion_add: BREADTH_ADD,
-        expansion_search: BREADTH_SEARCH,
+        expansion_search: BREADTH_ADD,
         multi: false,
     }
 }

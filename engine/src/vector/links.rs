@@ -81,6 +81,10 @@ impl Links {
         self.neighbors.len()
     }
 
+    pub fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.firsts) + size_of_val(&*self.ends) + size_of_val(&*self.neighbors)
+    }
+
     fn lists(&self, row: u32) -> Range<usize> {
         self.firsts[row as usize]..self.firsts[row as usize + 1]
     }

@@ -50,6 +50,10 @@ impl graph::Space for codes::Codes {
     fn near(&self, query: &Self::Query, row: u32) -> f32 {
         codes::Codes::near(self, query, row as usize)
     }
+
+    fn prefetch(&self, row: u32) {
+        codes::Codes::prefetch(self, row as usize);
+    }
 }
 
 /// How the distance of two vectors is measured; smaller is nearer under each.

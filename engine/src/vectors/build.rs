@@ -76,8 +76,8 @@ impl Build {
         let mut build = Self { old, codes, versions, builder: None, attempts: 1, cause };
         build.builder = match carried {
             Some(segment) => {
-                let links = segment.graph.as_ref().expect("it is carried for its graph").links()?;
-                Some(Builder::extend(&links, Arc::clone(&build.codes), build.rows())?)
+                let links = segment.graph.as_ref().expect("it is carried for its graph").links();
+                Some(Builder::extend(links, Arc::clone(&build.codes), build.rows())?)
             }
             None => Some(Builder::new(Arc::clone(&build.codes), build.rows())?),
         };
@@ -122,7 +122,7 @@ impl Built {
     }
 
     /// What its file says.
-    pub fn contents(&self) -> Result<Contents> {
+    pub fn contents(&self) -> Contents {
         Segment::contents(&self.versions, &self.strays, self.graph.as_ref())
     }
 

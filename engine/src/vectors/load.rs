@@ -70,7 +70,7 @@ impl Source<'_> {
                 contents => contents?,
             };
             let mut take = |id: &RowId| places.remove(id).and_then(|place| live[place].take());
-            segments.push(self.segment(form, info, &contents, &mut take, &mut tail)?);
+            segments.push(self.segment(form, info, contents, &mut take, &mut tail)?);
         }
         let rest: Vec<_> = live.into_iter().flatten().collect();
         for part in rest.chunks(PART_ROWS) {
@@ -127,7 +127,7 @@ impl Source<'_> {
         &self,
         form: Form,
         info: &GraphInfo,
-        contents: &Contents,
+        contents: Contents,
         take: &mut dyn FnMut(&RowId) -> Option<Arc<Version>>,
         tail: &mut Vec<Rows>,
     ) -> Result<Arc<Segment>> {
@@ -156,9 +156,8 @@ impl Source<'_> {
         let versions = versions.into_iter().map(|known| known.unwrap_or_else(|| Arc::clone(&gone)));
         let versions = versions.collect();
         let codes = Arc::new(codes);
-        let link = |links| Graph::<Codes>::from_links(Arc::clone(&codes), links);
-        let graph = contents.links.as_ref().map(link).transpose()?;
-        let strays = contents.strays.clone();
+        let Contents { strays, links, .. } = contents;
+        let graph = links.map(|links| Graph::new(Arc::clone(&codes), links));
         Ok(Arc::new(Segment { codes, versions, graph, strays, info: info.clone() }))
     }
 

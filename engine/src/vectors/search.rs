@@ -292,7 +292,7 @@ fn walk(
             }
         }
     };
-    let found = graph.search(query, probe.breadth(), Some(&accepts))?;
+    let found = graph.search(query, probe.breadth(), Some(&accepts));
     match failure.into_inner() {
         Some(error) => Err(error),
         None => Ok(found),

@@ -43,10 +43,10 @@ impl Segment {
         versions: &[Arc<Version>],
         strays: &[u32],
         graph: Option<&Graph<Codes>>,
-    ) -> crate::error::Result<Contents> {
+    ) -> Contents {
         let rows = versions.iter().map(|version| RowId::new(version.born, &version.key)).collect();
-        let links = graph.map(Graph::links).transpose()?;
-        Ok(Contents { rows, strays: strays.to_vec(), links })
+        let links = graph.map(|graph| graph.links().clone());
+        Contents { rows, strays: strays.to_vec(), links }
     }
 
     pub fn memory_bytes(&self) -> usize {

@@ -35,14 +35,6 @@ pub(super) fn links_of(index: &Index) -> Result<Links> {
     parse(&buffer)
 }
 
-/// What the native index counts itself, and what it forgets: its table from keys to rows (16 bytes
-/// a slot, a power of two of them, two thirds full at most) and one of addresses of vectors.
-pub(super) fn memory_bytes(index: &Index) -> usize {
-    let capacity = index.capacity();
-    let keys = (capacity * 3).div_ceil(2).next_power_of_two() * 16;
-    index.memory_usage() + keys + capacity * size_of::<usize>()
-}
-
 pub(super) fn buffer_of(links: &Links) -> Vec<u8> {
     let rows = links.rows();
     let mut out = Vec::with_capacity(buffer_bytes(links));
