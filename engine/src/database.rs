@@ -386,11 +386,11 @@ impl Database {
         self.shared.vector_step()
     }
 
-    /// A slice of what brings the tails of these vectors (`None`: of all that are not lazy) into
-    /// one segment each; `false`: there they are.
-    pub fn drain_vectors(&self, named: Option<&[StructureId]>) -> Result<bool> {
+    /// A slice of what brings all that these vectors (`None`: all that are not lazy) had at `upto`
+    /// into one segment each; `false`: there it is.
+    pub fn drain_vectors(&self, named: Option<&[StructureId]>, upto: Lsn) -> Result<bool> {
         self.shared.check_writable()?;
-        self.shared.drain_vectors(named)
+        self.shared.drain_vectors(named, upto)
     }
 
     /// A slice of a merge; `false`: none is due.
@@ -442,6 +442,7 @@ impl Database {
         if let Some(scheduler) = &self.scheduler {
             scheduler.stop(&self.shared);
         }
+        self.shared.abandon_seal();
         self.shared.abandon_merge();
         let closed = match self.shared.options.mode {
             Mode::ReadWrite => {

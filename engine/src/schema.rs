@@ -306,6 +306,10 @@ impl Schema {
 }
 
 impl Structure {
+    pub fn is_lazy(&self) -> bool {
+        matches!(self.policy_in_force(), Policy::Lazy)
+    }
+
     pub fn policy_in_force(&self) -> &Policy {
         self.policy_override.as_ref().unwrap_or(&self.policy)
     }

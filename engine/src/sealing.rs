@@ -8,19 +8,19 @@
 //! 3. A lazy structure is sealed only when it is drained by name.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::database::Shared;
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::Lsn;
 use crate::materialised::Materialised;
 use crate::options::Mode;
-use crate::propagation::Policy;
-use crate::schema::{Kind, Structure, StructureId};
+use crate::schema::{Kind, StructureId};
 use crate::store::Catalog;
-use crate::vector::planner::{self, GRAPH_ROWS_MIN};
+use crate::vector::file::GraphInfo;
+use crate::vector::planner::{self, GRAPH_ROWS_MIN, Work};
 use crate::vectors::build::{Build, Built};
 use crate::vectors::{Index, Searchable};
 
@@ -31,7 +31,7 @@ const TAIL_ROWS_MIN: u64 = 4_096;
 /// Of a large structure, the tail is so much of it.
 const TAIL_SHARE: u64 = 16;
 /// Of so many structures the tails that are due fit into the bound of all.
-const TAILS_THAT_FIT: u64 = 4;
+const TAILS_THAT_FIT: u64 = 2;
 /// A failed step is not tried again for so long, then twice as long, and so on.
 const RETRY_NANOS: u64 = 1_000_000_000;
 const RETRY_NANOS_MAX: u64 = 300_000_000_000;
@@ -41,8 +41,12 @@ const RETRY_NANOS_MAX: u64 = 300_000_000_000;
 pub struct Sealing {
     under_way: Mutex<Option<UnderWay>>,
     failure: Mutex<Option<Failure>>,
-    /// About what the tails take in memory, those of lazy structures left out.
-    tail_bytes: AtomicU64,
+}
+
+/// What is to be sealed whatever its size.
+struct Drain<'a> {
+    structures: &'a [StructureId],
+    upto: Lsn,
 }
 
 /// Why the last step failed.
@@ -57,17 +61,26 @@ struct UnderWay {
     structure: StructureId,
     owner: Arc<Materialised>,
     index: Arc<Index>,
-    build: Build,
+    stage: Stage,
+}
+
+enum Stage {
+    Linking(Build),
+    /// To be written: what fails there is tried again without building it once more.
+    Linked(Box<Built>),
+    Done,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.index.note_taken(0);
+    }
 }
 
 impl UnderWay {
     fn vectors(&self) -> &Searchable {
         self.owner.vectors.as_ref().expect("only vectors are sealed")
     }
-}
-
-fn is_lazy(structure: &Structure) -> bool {
-    matches!(structure.policy_in_force(), Policy::Lazy)
 }
 
 impl Shared {
@@ -83,7 +96,7 @@ impl Shared {
     /// A structure's index is in memory from its first vector on, unless it is lazy.
     pub fn warm_vectors(&self) -> Result<()> {
         let catalog = self.store.catalog();
-        for structure in catalog.schema.structures.iter().filter(|known| !is_lazy(known)) {
+        for structure in catalog.schema.structures.iter().filter(|known| !known.is_lazy()) {
             let known = catalog.structure(structure.id);
             let Some(vectors) = &known.vectors else { continue };
             if vectors.sealed() == 0 && known.ordered.is_empty() {
@@ -95,16 +108,16 @@ impl Shared {
 
     /// One background step: a slice of a segment, if one is due. `true` if it did something.
     pub fn vector_step(&self) -> Result<bool> {
-        self.seal_step(&[])
+        self.seal_step(None)
     }
 
-    /// The same; what can be sealed of the structures in `drain` is due.
-    pub fn seal_step(&self, drain: &[StructureId]) -> Result<bool> {
+    /// The same; what is to be drained is due.
+    fn seal_step(&self, drain: Option<&Drain<'_>>) -> Result<bool> {
         if self.options.mode == Mode::Read {
             return Ok(false);
         }
-        self.check_open()?;
         let mut under_way = self.sealing.under_way.lock();
+        self.check_open()?;
         let Some(current) = &mut *under_way else {
             *under_way = self.choose_seal(drain)?;
             return Ok(under_way.is_some());
@@ -113,23 +126,22 @@ impl Shared {
             *under_way = None;
             return Ok(true);
         }
-        match current.build.step(SLICE_ROWS) {
-            Ok(false) => return Ok(true),
-            Ok(true) => {}
-            Err(error) => {
-                *under_way = None;
-                return Err(error);
-            }
+        let linked = match &mut current.stage {
+            Stage::Linked(_) | Stage::Done => true,
+            Stage::Linking(build) => match build.step(SLICE_ROWS) {
+                Ok(linked) => linked,
+                Err(error) => {
+                    *under_way = None;
+                    return Err(error);
+                }
+            },
+        };
+        if linked {
+            let finished = self.finish_seal(&mut under_way);
+            self.take_stock_of_tails();
+            self.upkeep.made_room();
+            finished?;
         }
-        let UnderWay { structure, owner, index, build } = under_way.take().expect("just matched");
-        match build.finish()? {
-            Ok(built) => {
-                self.finish_seal(structure, &owner, &index, built)?;
-                *self.sealing.failure.lock() = None;
-            }
-            Err(build) => *under_way = Some(UnderWay { structure, owner, index, build }),
-        }
-        self.take_stock_of_tails();
         Ok(true)
     }
 
@@ -141,48 +153,63 @@ impl Shared {
             && index.is_some_and(|index| Arc::ptr_eq(&index, &under_way.index))
     }
 
-    fn choose_seal(&self, drain: &[StructureId]) -> Result<Option<UnderWay>> {
+    fn choose_seal(&self, drain: Option<&Drain<'_>>) -> Result<Option<UnderWay>> {
         let catalog = self.store.catalog();
         let pressed = self.largest_tail(&catalog);
         for structure in &catalog.schema.structures {
             let owner = &catalog.structures[&structure.id];
             let Some(vectors) = &owner.vectors else { continue };
-            let drained = drain.contains(&structure.id);
-            if is_lazy(structure) && !drained {
-                continue;
-            }
+            let drained = drain.filter(|drain| drain.structures.contains(&structure.id));
             let mut seal_at = self.seal_at(vectors);
             if pressed == Some(structure.id) {
                 seal_at = seal_at.min(vectors.unsealed()).max(1);
             }
-            if !drained && vectors.unsealed() < seal_at && !vectors.is_worn() {
+            let is_due = vectors.unsealed() >= seal_at || vectors.is_worn();
+            // A lazy one is only kept from growing while it is in memory.
+            let is_left = structure.is_lazy() && vectors.loaded().is_none();
+            if drained.is_none() && (!is_due || is_left) {
                 continue;
             }
             let index = self.store.index(structure.id, owner)?;
             self.drop_damaged(vectors);
-            let (segments, tail) = index.shapes();
-            let Some(work) = planner::plan(&segments, tail, seal_at as usize, drained) else {
+            let work = match drained {
+                Some(drain) => self.drain_work(&index, drain),
+                None => {
+                    let (segments, tail) = index.shapes();
+                    planner::plan(&segments, tail, seal_at as usize)
+                        .filter(|work| !structure.is_lazy() || *work == Work::Compact)
+                }
+            };
+            let Some(work) = work else {
                 index.note_looked();
                 continue;
             };
             self.pipeline.flush()?;
             if let Some(build) = Build::begin(&index, work, self.pipeline.durable())? {
-                let owner = Arc::clone(owner);
-                return Ok(Some(UnderWay { structure: structure.id, owner, index, build }));
+                index.note_taken(build.taken());
+                let (structure, owner) = (structure.id, Arc::clone(owner));
+                let stage = Stage::Linking(build);
+                return Ok(Some(UnderWay { structure, owner, index, stage }));
             }
         }
         Ok(None)
     }
 
+    /// Everything into one segment, unless what there was when the drain began is.
+    fn drain_work(&self, index: &Index, drain: &Drain<'_>) -> Option<Work> {
+        let least = self.options.seal_vectors.unwrap_or(GRAPH_ROWS_MIN).min(GRAPH_ROWS_MIN);
+        (index.undrained(drain.upto) >= least).then_some(Work::Seal { from: 0 })
+    }
+
     /// The structure whose tail takes most, once writers wait for one.
     fn largest_tail(&self, catalog: &Catalog) -> Option<StructureId> {
-        if self.sealing.tail_bytes.load(Ordering::Relaxed) < self.options.tail_bytes() {
+        if self.upkeep.tail_bytes() < self.options.tail_bytes() {
             return None;
         }
-        let eager = catalog.schema.structures.iter().filter(|structure| !is_lazy(structure));
+        let eager = catalog.schema.structures.iter().filter(|structure| !structure.is_lazy());
         let bytes = |id: &StructureId| {
             let vectors = catalog.structure(*id).vectors.as_ref();
-            vectors.map_or(0, Searchable::unsealed_bytes)
+            vectors.map_or(0, Searchable::waiting_bytes)
         };
         eager.map(|structure| structure.id).max_by_key(bytes)
     }
@@ -195,27 +222,50 @@ impl Shared {
         }
     }
 
-    fn finish_seal(
-        &self,
-        structure: StructureId,
-        owner: &Arc<Materialised>,
-        index: &Arc<Index>,
-        built: Built,
-    ) -> Result<()> {
-        let vectors = owner.vectors.as_ref().expect("only vectors are sealed");
+    /// Writes what is linked and takes it into use. What is left then is to be done: the build once
+    /// more, or what could not be written.
+    fn finish_seal(&self, slot: &mut Option<UnderWay>) -> Result<()> {
+        let Some(mut under_way) = slot.take() else { return Ok(()) };
+        let built = match std::mem::replace(&mut under_way.stage, Stage::Done) {
+            Stage::Linking(build) => match build.finish()? {
+                Ok(built) => Box::new(built),
+                Err(again) => {
+                    under_way.stage = Stage::Linking(again);
+                    *slot = Some(under_way);
+                    return Ok(());
+                }
+            },
+            Stage::Linked(built) => built,
+            Stage::Done => unreachable!("what is done is in no slot"),
+        };
+        let structure = under_way.structure;
+        let write = || {
+            self.check_writable()?;
+            self.files.write_graph(structure, &built.contents(), built.cause)
+        };
         let info = match built.is_empty() {
             true => None,
-            false => {
-                self.check_writable()?;
-                Some(self.files.write_graph(structure, &built.contents(), built.cause)?)
-            }
+            false => match write() {
+                Ok(info) => Some(info),
+                Err(error) => {
+                    under_way.stage = Stage::Linked(built);
+                    *slot = Some(under_way);
+                    return Err(error);
+                }
+            },
         };
+        self.install(&under_way, *built, info)?;
+        *self.sealing.failure.lock() = None;
+        Ok(())
+    }
+
+    fn install(&self, under_way: &UnderWay, built: Built, info: Option<GraphInfo>) -> Result<()> {
         let uid = info.as_ref().map(|info| info.uid);
         let obsolete = built.obsolete();
         self.change_graphs(|catalog| {
-            let is_current =
-                catalog.structures.get(&structure).is_some_and(|known| Arc::ptr_eq(known, owner));
-            if is_current && vectors.install(built, index, info) {
+            let known = catalog.structures.get(&under_way.structure);
+            let is_current = known.is_some_and(|known| Arc::ptr_eq(known, &under_way.owner));
+            if is_current && under_way.vectors().install(built, &under_way.index, info) {
                 return Some(obsolete);
             }
             uid.into_iter().for_each(|uid| self.files.discard_graph(uid));
@@ -225,16 +275,12 @@ impl Shared {
 
     /// About what tails take, for those who must wait for them.
     pub fn take_stock_of_tails(&self) {
-        let catalog = self.store.catalog();
-        let eager = catalog.schema.structures.iter().filter(|structure| !is_lazy(structure));
-        let vectors = eager.filter_map(|known| catalog.structure(known.id).vectors.as_ref());
-        let bytes = vectors.map(Searchable::unsealed_bytes).sum();
-        self.sealing.tail_bytes.store(bytes, Ordering::Relaxed);
+        self.upkeep.take_stock_of_tails(&self.store);
     }
 
     /// Whether writers must wait until a tail is sealed; an error says why that cannot be.
     pub fn tails_are_full(&self) -> Result<bool> {
-        if self.sealing.tail_bytes.load(Ordering::Relaxed) < self.options.tail_bytes() {
+        if self.upkeep.tail_bytes() < self.options.tail_bytes() {
             return Ok(false);
         }
         if let Some(failure) = &*self.sealing.failure.lock() {
@@ -283,25 +329,25 @@ impl Shared {
         *self.sealing.under_way.lock() = None;
     }
 
-    /// Everything of these structures that can be is sealed, into one segment each; `None`: of all
-    /// that are not lazy. Takes a step; `false`: it is so.
-    pub fn drain_vectors(&self, named: Option<&[StructureId]>) -> Result<bool> {
+    /// What these structures (`None`: all that are not lazy) had at `upto` is brought into one
+    /// segment each, but for a few rows. Takes a step; `false`: it is so.
+    pub fn drain_vectors(&self, named: Option<&[StructureId]>, upto: Lsn) -> Result<bool> {
         let catalog = self.store.catalog();
         let vectors = catalog.schema.structures.iter().filter(|structure| {
-            let asked = named.map_or(!is_lazy(structure), |named| named.contains(&structure.id));
+            let asked = named.map_or(!structure.is_lazy(), |named| named.contains(&structure.id));
             asked && matches!(structure.kind, Kind::Vectors { .. })
         });
-        let vectors: Vec<StructureId> = vectors.map(|structure| structure.id).collect();
-        let few = |id: &StructureId| {
+        let structures: Vec<StructureId> = vectors.map(|structure| structure.id).collect();
+        let is_small = |id: &StructureId| {
             let known = catalog.structure(*id).vectors.as_ref();
             known.is_none_or(|known| {
-                let is_small = known.unsealed() < GRAPH_ROWS_MIN as u64;
-                known.loaded().is_none() && is_small && known.graphs().len() <= 1
+                let few = known.unsealed() < GRAPH_ROWS_MIN as u64;
+                known.loaded().is_none() && few && known.graphs().len() <= 1
             })
         };
-        if self.sealing.under_way.lock().is_none() && vectors.iter().all(few) {
+        if self.sealing.under_way.lock().is_none() && structures.iter().all(is_small) {
             return Ok(false);
         }
-        self.seal_step(&vectors)
+        self.seal_step(Some(&Drain { structures: &structures, upto }))
     }
 }

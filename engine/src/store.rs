@@ -296,6 +296,14 @@ impl Store {
         })
     }
 
+    /// What vectors take in memory for want of a graph, those of lazy structures left out.
+    pub fn waiting_vector_bytes(&self) -> u64 {
+        let catalog = self.catalog.load();
+        let eager = catalog.schema.structures.iter().filter(|structure| !structure.is_lazy());
+        let vectors = eager.filter_map(|known| catalog.structure(known.id).vectors.as_ref());
+        vectors.map(Searchable::waiting_bytes).sum()
+    }
+
     /// What vectors in memory take.
     pub fn vector_bytes(&self) -> u64 {
         let catalog = self.catalog();

@@ -54,6 +54,7 @@ pub struct Upkeep {
     /// About what memtables take, as of the last group that was applied.
     active_bytes: AtomicU64,
     sealed_bytes: AtomicU64,
+    tail_bytes: AtomicU64,
     /// Most runs any structure has.
     runs: AtomicU64,
     /// Why the last flush or merge failed, and when one may be tried again.
@@ -98,15 +99,31 @@ impl Upkeep {
         let (active, sealed) = store.memtable_bytes();
         self.active_bytes.store(active, Ordering::Relaxed);
         self.sealed_bytes.store(sealed, Ordering::Relaxed);
+        self.take_stock_of_tails(store);
         if active >= seal_at(memtable_bytes) {
             self.work.notify_one();
         }
+    }
+
+    pub fn take_stock_of_tails(&self, store: &Store) {
+        self.tail_bytes.store(store.waiting_vector_bytes(), Ordering::Relaxed);
+    }
+
+    /// About what vectors take in memory for want of a graph, those of lazy structures left out.
+    pub fn tail_bytes(&self) -> u64 {
+        self.tail_bytes.load(Ordering::Relaxed)
     }
 
     /// The thread is gone for good: writers must not wait for it.
     pub fn abandon(&self) {
         let bug = Error::new(ErrorKind::Failed, "an invariant of the upkeep was broken (a bug)");
         *self.failure.lock() = Some((bug, u64::MAX));
+        let _gate = self.gate.lock();
+        self.done.notify_all();
+    }
+
+    /// Tells those who wait for room.
+    pub fn made_room(&self) {
         let _gate = self.gate.lock();
         self.done.notify_all();
     }
@@ -170,7 +187,7 @@ impl Shared {
                 }
                 continue;
             }
-            if let Some((error, _)) = &*upkeep.failure.lock() {
+            if crowded && let Some((error, _)) = &*upkeep.failure.lock() {
                 let what = "memory is full and cannot be written out; nothing was committed";
                 return Err(error.clone().context(what));
             }

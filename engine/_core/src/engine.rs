@@ -324,7 +324,9 @@ impl Engine {
         while self.detached(py, Database::merge_step)? {
             py.check_signals()?;
         }
-        while self.detached(py, |database| database.drain_vectors(structures.as_deref()))? {
+        let upto = self.detached(py, Database::lsn)?;
+        let named = structures.as_deref();
+        while self.detached(py, |database| database.drain_vectors(named, upto))? {
             py.check_signals()?;
         }
         Ok(())

@@ -139,7 +139,8 @@ impl Segments {
         if !self.is_sealed(number) {
             return None;
         }
-        self.known.read().get(&number)?.map()
+        // Not under the lock: it may read from the disk.
+        self.get(number)?.map()
     }
 
     /// The writer has begun with segment `active`.

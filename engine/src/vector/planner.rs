@@ -43,12 +43,8 @@ pub enum Work {
 }
 
 /// What there is to do. `segments`: oldest, and by that largest, first. `seal_at`: rows of a tail
-/// that is due. `drain`: all that can be sealed is, into one segment.
-pub fn plan(segments: &[Shape], tail: Shape, seal_at: usize, drain: bool) -> Option<Work> {
-    if drain {
-        let sealed = segments.len() <= 1 && tail.live() < GRAPH_ROWS_MIN.min(seal_at);
-        return if sealed { worn(segments) } else { Some(Work::Seal { from: 0 }) };
-    }
+/// that is due.
+pub fn plan(segments: &[Shape], tail: Shape, seal_at: usize) -> Option<Work> {
     if tail.rows < seal_at {
         return worn(segments);
     }
@@ -88,18 +84,18 @@ mod tests {
 
     #[test]
     fn a_small_tail_waits() {
-        assert_eq!(plan(&[], tail(99), 100, false), None);
-        assert_eq!(plan(&shapes(&[1_000]), tail(99), 100, false), None);
-        assert_eq!(plan(&[], tail(100), 100, false), Some(Work::Seal { from: 0 }));
+        assert_eq!(plan(&[], tail(99), 100), None);
+        assert_eq!(plan(&shapes(&[1_000]), tail(99), 100), None);
+        assert_eq!(plan(&[], tail(100), 100), Some(Work::Seal { from: 0 }));
     }
 
     #[test]
     fn what_is_much_larger_is_left_alone_until_there_are_too_many() {
-        assert_eq!(plan(&shapes(&[1_000]), tail(100), 100, false), Some(Work::Seal { from: 1 }));
+        assert_eq!(plan(&shapes(&[1_000]), tail(100), 100), Some(Work::Seal { from: 1 }));
         let two = shapes(&[1_000, 120]);
-        assert_eq!(plan(&two, tail(100), 100, false), Some(Work::Seal { from: 1 }));
+        assert_eq!(plan(&two, tail(100), 100), Some(Work::Seal { from: 1 }));
         let full = shapes(&[4_000, 1_000, 300]);
-        assert_eq!(plan(&full, tail(100), 100, false), Some(Work::Seal { from: 2 }));
+        assert_eq!(plan(&full, tail(100), 100), Some(Work::Seal { from: 2 }));
     }
 
     #[test]
@@ -109,7 +105,7 @@ mod tests {
             let sealed: usize = segments.iter().map(|shape: &Shape| shape.rows).sum();
             let seal_at = 100.max(sealed / 16);
             vectors += seal_at;
-            let Some(Work::Seal { from }) = plan(&segments, tail(seal_at), seal_at, false) else {
+            let Some(Work::Seal { from }) = plan(&segments, tail(seal_at), seal_at) else {
                 panic!("a tail that is due is sealed");
             };
             let taken: usize = segments.drain(from..).map(|shape| shape.rows).sum();
@@ -124,17 +120,9 @@ mod tests {
     #[test]
     fn the_worn_are_built_again() {
         let worn = [Shape { rows: 400, dead: 101 }, Shape { rows: 100, dead: 25 }];
-        assert_eq!(plan(&worn, tail(5), 100, false), Some(Work::Merge { from: 0 }));
-        assert_eq!(plan(&worn[1..], tail(5), 100, false), None);
+        assert_eq!(plan(&worn, tail(5), 100), Some(Work::Merge { from: 0 }));
+        assert_eq!(plan(&worn[1..], tail(5), 100), None);
         let dead_tail = Shape { rows: 100, dead: 60 };
-        assert_eq!(plan(&[], dead_tail, 100, false), Some(Work::Compact));
-    }
-
-    #[test]
-    fn a_drain_leaves_one_segment() {
-        assert_eq!(plan(&shapes(&[500, 300]), tail(0), 100, true), Some(Work::Seal { from: 0 }));
-        assert_eq!(plan(&shapes(&[500]), tail(99), 100, true), None);
-        assert_eq!(plan(&shapes(&[500]), tail(256), 4_096, true), Some(Work::Seal { from: 0 }));
-        assert_eq!(plan(&[], tail(3), 100, true), None);
+        assert_eq!(plan(&[], dead_tail, 100), Some(Work::Compact));
     }
 }

@@ -58,9 +58,7 @@ impl Build {
                 (from, lists.closed.iter().take_while(is_durable).cloned().collect())
             }
             Work::Compact => {
-                let old = Lists { segments: Vec::new(), closed: lists.closed.clone() };
-                let tail = live_rows(index.form, &old.closed);
-                index.replace(&old, None, Some(tail));
+                compact(index, &lists);
                 return Ok(None);
             }
         };
@@ -82,6 +80,11 @@ impl Build {
             None => Some(Builder::new(Arc::clone(&build.codes), build.rows())?),
         };
         Ok(Some(build))
+    }
+
+    /// Rows of the tail that it has taken up.
+    pub fn taken(&self) -> usize {
+        self.old.closed.iter().map(|rows| rows.len()).sum()
     }
 
     fn rows(&self) -> u32 {
@@ -119,6 +122,12 @@ impl Built {
     /// Nothing is left of what it was to be made of.
     pub fn is_empty(&self) -> bool {
         self.versions.is_empty()
+    }
+
+    /// As if these rows had not been reached.
+    #[cfg(test)]
+    pub fn with_strays(self, strays: Vec<u32>) -> Self {
+        Self { strays, ..self }
     }
 
     /// What its file says.
@@ -181,8 +190,10 @@ fn append_live(made: &mut Rows, parts: &[Arc<Rows>]) {
     }
 }
 
-fn live_rows(form: Form, parts: &[Arc<Rows>]) -> Rows {
-    let mut made = Rows::new(form.codes(0));
-    append_live(&mut made, parts);
-    made
+/// Puts the live rows of the tail together.
+fn compact(index: &Index, lists: &Lists) {
+    let old = Lists { segments: Vec::new(), closed: lists.closed.clone() };
+    let mut tail = Rows::new(index.form.codes(0));
+    append_live(&mut tail, &old.closed);
+    index.replace(&old, None, Some(tail));
 }

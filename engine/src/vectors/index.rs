@@ -57,6 +57,7 @@ pub struct Index {
     cold: AtomicU64,
     /// Dead rows when all parts were looked at.
     looked: AtomicUsize,
+    taken: AtomicUsize,
 }
 
 struct State {
@@ -78,13 +79,13 @@ impl Index {
             ended: HashMap::new(),
             newest: 0,
         };
-        let (cold, looked) = (AtomicU64::new(0), AtomicUsize::new(0));
-        Self { form, state: RwLock::new(state), cold, looked }
+        let [looked, taken] = [(); 2].map(|()| AtomicUsize::new(0));
+        Self { form, state: RwLock::new(state), cold: AtomicU64::new(0), looked, taken }
     }
 
     /// What was found in files; `rows` is the tail. All of it is live as of `upto`, but for what a
     /// segment links and nobody sees.
-    pub fn loaded(form: Form, segments: Vec<Arc<Segment>>, tail: Vec<Rows>, cold: Lsn) -> Self {
+    pub fn loaded(form: Form, segments: Vec<Arc<Segment>>, tail: Vec<Rows>, upto: Lsn) -> Self {
         let closed: Vec<_> = tail.into_iter().map(Arc::new).collect();
         let listed = segments.iter().flat_map(|segment| &segment.versions);
         let listed = listed.chain(closed.iter().flat_map(|rows| &rows.versions));
@@ -95,8 +96,9 @@ impl Index {
             let mut state = index.state.write();
             state.keys = keys;
             state.lists = Arc::new(Lists { segments, closed });
+            state.newest = upto;
         }
-        index.cold.store(cold, Ordering::Release);
+        index.cold.store(upto, Ordering::Release);
         index
     }
 
@@ -137,6 +139,17 @@ impl Index {
 
     pub fn newest(&self) -> Lsn {
         self.state.read().newest
+    }
+
+    /// How many versions a reader at `at` finds, but for those of `overridden` keys; of one that
+    /// may see older ones, more than there can be.
+    pub fn answering<'a>(&self, at: Lsn, overridden: impl Iterator<Item = &'a str>) -> usize {
+        let state = self.state.read();
+        if at < state.newest {
+            return usize::MAX;
+        }
+        let overridden = overridden.filter(|key| state.keys.contains(*key)).count();
+        state.keys.len() - overridden
     }
 
     /// The live version of a key.
@@ -203,6 +216,35 @@ impl Index {
         let tail: usize = state.lists.closed.iter().map(|rows| rows.len()).sum();
         let rows = segments + tail + state.open.len();
         (rows - state.keys.len().min(rows), rows)
+    }
+
+    /// Rows of the tail that no build under way has taken up.
+    pub fn waiting_rows(&self) -> usize {
+        self.tail_rows().saturating_sub(self.taken.load(Ordering::Relaxed))
+    }
+
+    /// A build has taken up so many rows of the tail; 0: there is none.
+    pub fn note_taken(&self, rows: usize) {
+        self.taken.store(rows, Ordering::Relaxed);
+    }
+
+    /// Live rows that were born by then and are neither in the oldest segment nor its strays.
+    pub fn undrained(&self, upto: Lsn) -> usize {
+        let (lists, open) = self.read(|open| open.versions.clone());
+        let strays: HashSet<*const Version> = lists
+            .segments
+            .first()
+            .map(|oldest| {
+                oldest.strays.iter().map(|row| Arc::as_ptr(&oldest.versions[*row as usize]))
+            })
+            .map(Iterator::collect)
+            .unwrap_or_default();
+        let others = lists.segments.iter().skip(1).flat_map(|segment| &segment.versions);
+        let tail = lists.closed.iter().flat_map(|rows| &rows.versions).chain(&open);
+        let due = |version: &&Arc<Version>| {
+            version.is_live() && version.born <= upto && !strays.contains(&Arc::as_ptr(version))
+        };
+        others.chain(tail).filter(due).count()
     }
 
     /// Rows a search scans.

@@ -45,6 +45,36 @@ enum Change {
     Forget(String),
 }
 
+impl Change {
+    fn apply(self, index: &Index, lsn: Lsn) {
+        match self {
+            Self::Put(key, vector, slot) => index.put(&key, &vector, lsn, &slot),
+            Self::Delete(key) => index.delete(&key, lsn),
+            Self::Forget(key) => index.forget(&key, lsn),
+        }
+    }
+}
+
+/// So many changes that came during a loading are taken in while others wait.
+const CAUGHT_UP: usize = 256;
+
+/// A loading that did not come to its end, for whatever reason, leaves nothing in memory.
+struct Unloaded<'a> {
+    vectors: &'a Searchable,
+    newest: Lsn,
+}
+
+impl Drop for Unloaded<'_> {
+    fn drop(&mut self) {
+        let mut state = self.vectors.state.write();
+        if let State::Loading(changes) = &*state {
+            let newest = changes.last().map_or(self.newest, |(lsn, _)| *lsn);
+            self.vectors.unsealed.fetch_add(changes.len() as u64, Ordering::Relaxed);
+            *state = State::Cold(newest);
+        }
+    }
+}
+
 enum State {
     /// Changes up to this LSN were not taken in.
     Cold(Lsn),
@@ -136,10 +166,16 @@ impl Searchable {
         self.loaded().is_some_and(|index| index.is_worn())
     }
 
-    /// About what those take, or would take, in memory.
-    pub fn unsealed_bytes(&self) -> u64 {
+    /// About what is in memory for want of a graph, and no build has taken up.
+    pub fn waiting_bytes(&self) -> u64 {
         let form = *self.form.lock();
-        self.unsealed() * form.row_bytes()
+        match &*self.state.read() {
+            State::Cold(_) => 0,
+            State::Loading(changes) => {
+                changes.len() as u64 * (form.row_bytes() + 4 * form.dim as u64)
+            }
+            State::Loaded(index) => index.waiting_rows() as u64 * form.row_bytes(),
+        }
     }
 
     /// About what a row takes in memory.
@@ -205,30 +241,25 @@ impl Searchable {
             }
         };
         let form = *self.form.lock();
-        let loaded = source(upto).load(form, &self.graphs());
-        let mut state = self.state.write();
-        let State::Loading(changes) = &mut *state else { unreachable!("only this loads") };
-        let loaded = match loaded {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                let newest = changes.last().map_or(upto, |(lsn, _)| *lsn);
-                self.unsealed.fetch_add(changes.len() as u64, Ordering::Relaxed);
-                *state = State::Cold(newest.max(upto));
-                return Err(error);
-            }
-        };
-        for (lsn, change) in changes.drain(..) {
-            match change {
-                Change::Put(key, vector, slot) => loaded.index.put(&key, &vector, lsn, &slot),
-                Change::Delete(key) => loaded.index.delete(&key, lsn),
-                Change::Forget(key) => loaded.index.forget(&key, lsn),
-            }
-        }
-        self.graphs.lock().retain(|info| !loaded.damaged.contains(&info.uid));
-        self.damaged.lock().extend(loaded.damaged);
+        let mut unloaded = Unloaded { vectors: self, newest: upto };
+        let loaded = source(upto).load(form, &self.graphs())?;
         let index = Arc::new(loaded.index);
-        *state = State::Loaded(Arc::clone(&index));
-        Ok(index)
+        loop {
+            let mut state = self.state.write();
+            let State::Loading(changes) = &mut *state else { unreachable!("only this loads") };
+            let some = std::mem::take(changes);
+            let last = some.len() <= CAUGHT_UP;
+            unloaded.newest = some.last().map_or(unloaded.newest, |(lsn, _)| *lsn);
+            if last {
+                some.into_iter().for_each(|(lsn, change)| change.apply(&index, lsn));
+                self.graphs.lock().retain(|info| !loaded.damaged.contains(&info.uid));
+                self.damaged.lock().extend(&loaded.damaged);
+                *state = State::Loaded(Arc::clone(&index));
+                return Ok(index);
+            }
+            drop(state);
+            some.into_iter().for_each(|(lsn, change)| change.apply(&index, lsn));
+        }
     }
 
     /// Takes a segment that was built and written into use. `false`: what it was made from is not
@@ -239,7 +270,8 @@ impl Searchable {
         index: &Arc<Index>,
         info: Option<GraphInfo>,
     ) -> bool {
-        let state = self.state.write();
+        // Nobody unloads it meanwhile; changes go on.
+        let state = self.state.read();
         let is_current = matches!(&*state, State::Loaded(known) if Arc::ptr_eq(known, index));
         let obsolete = built.obsolete();
         if !is_current || !built.install(index, info.clone()) {

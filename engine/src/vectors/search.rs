@@ -4,8 +4,8 @@
 //! Invariants:
 //! 1. A code's distance is within its error of the exact one (`vector::codes`), so a row is left
 //!    out of an exact search only if k others are surely nearer.
-//! 2. Otherwise errors are taken for those of independent parts: four standard deviations of
-//!    them, `4 / sqrt(dim)` of the bound.
+//! 2. So it is with the tail in every search. Of what a graph comes by, errors are taken for sums
+//!    of independent parts: four standard deviations of them, `4 / sqrt(dim)` of the bound.
 //! 3. Deleted, superseded and forgotten versions, and those that the snapshot does not see, are
 //!    left out before anything is counted.
 
@@ -70,8 +70,6 @@ struct Candidate {
 /// Those that may be among the k nearest, by bounds of their distances.
 struct Shortlist {
     k: usize,
-    /// Of the bound of an error, what is allowed for.
-    share: f32,
     /// The k least upper bounds so far, the greatest on top.
     highs: BinaryHeap<Ordered>,
     candidates: Vec<Candidate>,
@@ -97,9 +95,9 @@ impl PartialOrd for Ordered {
 }
 
 impl Shortlist {
-    fn new(k: usize, share: f32) -> Self {
+    fn new(k: usize) -> Self {
         let prune_at = 8 * k + 1_024;
-        Self { k, share, highs: BinaryHeap::new(), candidates: Vec::new(), prune_at }
+        Self { k, highs: BinaryHeap::new(), candidates: Vec::new(), prune_at }
     }
 
     /// What is farther than this for sure is out.
@@ -116,7 +114,6 @@ impl Shortlist {
         version: &Arc<Version>,
         probe: &Probe<'_>,
     ) -> Result<()> {
-        let error = error * self.share;
         if near - error > self.limit() || !probe.may_answer(version)? {
             return Ok(());
         }
@@ -195,20 +192,21 @@ impl Index {
         if probe.search.exact || hits.len() >= probe.search.k || probe.accepts.is_some() {
             return Ok(hits);
         }
-        if hits.len() < self.visible(probe) {
-            self.search_by(probe, reader, true)
-        } else {
-            Ok(hits)
+        let overridden = probe.pending.keys().map(String::as_str);
+        let own = probe.pending.values().filter(|vector| vector.is_some()).count();
+        if hits.len() < self.answering(probe.at, overridden).saturating_add(own) {
+            return self.search_by(probe, reader, true);
         }
+        Ok(hits)
     }
 
     fn search_by(&self, probe: &Probe<'_>, reader: &Reader<'_>, exact: bool) -> Result<Vec<Hit>> {
-        let share = if exact { 1.0 } else { (4.0 / (self.form.dim as f32).sqrt()).min(1.0) };
-        let mut list = Shortlist::new(probe.search.k, share);
+        let mut list = Shortlist::new(probe.search.k);
         let coded = self.form.codes(0).query(probe.query);
         let (lists, open) = self.read(|open| match probe.accepts {
             None => {
-                scan(&mut list, (&open.codes, &open.versions), &coded, probe).map(|()| Vec::new())
+                let rows = (&open.codes, &open.versions[..]);
+                scan(&mut list, rows, &[], &coded, probe).map(|()| Vec::new())
             }
             // It may read files: not under a lock.
             Some(_) => Ok(near_rows(open, &coded, probe.at)),
@@ -217,32 +215,25 @@ impl Index {
             list.offer((near, error), &version, probe)?;
         }
         for rows in &lists.closed {
-            scan(&mut list, (&rows.codes, &rows.versions), &coded, probe)?;
+            scan(&mut list, (&rows.codes, &rows.versions), &[], &coded, probe)?;
         }
+        let share = (4.0 / (self.form.dim as f32).sqrt()).min(1.0);
         for segment in &lists.segments {
             match &segment.graph {
                 Some(graph) if !exact => {
                     let found = walk(segment, graph, &coded, probe)?;
                     for (near, row) in found {
-                        let error = segment.codes.error(&coded, row as usize);
+                        let error = segment.codes.error(&coded, row as usize) * share;
                         list.offer((near, error), &segment.versions[row as usize], probe)?;
                     }
                 }
-                _ => scan(&mut list, (&segment.codes, &segment.versions), &coded, probe)?,
+                _ => {
+                    let rows = (&*segment.codes, &segment.versions[..]);
+                    scan(&mut list, rows, &segment.strays, &coded, probe)?;
+                }
             }
         }
         list.exact(probe, &own(probe, reader.metric)?, reader)
-    }
-
-    /// How many vectors answer at the probe's snapshot, its own included: counted only up to what
-    /// is asked for.
-    fn visible(&self, probe: &Probe<'_>) -> usize {
-        let own = probe.pending.values().filter(|vector| vector.is_some()).count();
-        let overridden = probe.pending.keys().filter(|key| self.find(key).is_some()).count();
-        if probe.at >= self.newest() {
-            return self.live() - overridden.min(self.live()) + own;
-        }
-        usize::MAX
     }
 }
 
@@ -258,16 +249,19 @@ fn near_rows(rows: &Rows, query: &CodedQuery, at: Lsn) -> Vec<(f32, f32, Arc<Ver
     near
 }
 
+/// All rows but `strays`, which others list.
 fn scan(
     list: &mut Shortlist,
     (codes, versions): (&Codes, &[Arc<Version>]),
+    strays: &[u32],
     query: &CodedQuery,
     probe: &Probe<'_>,
 ) -> Result<()> {
     let mut failed = Ok(());
-    let error_max = codes.error_max(query) * list.share;
+    let error_max = codes.error_max(query);
     codes.scan(query, 0..versions.len(), |row, distance| {
-        if distance - error_max <= list.limit() && failed.is_ok() {
+        let is_near = distance - error_max <= list.limit();
+        if is_near && failed.is_ok() && strays.binary_search(&(row as u32)).is_err() {
             failed = list.offer((distance, codes.error(query, row)), &versions[row], probe);
         }
     });
@@ -284,6 +278,9 @@ fn walk(
     let failure = parking_lot::Mutex::new(None);
     let accepts = |row: u32| {
         let version = &segment.versions[row as usize];
+        if segment.is_stray(row) {
+            return false;
+        }
         match probe.may_answer(version) {
             Ok(answers) => answers,
             Err(error) => {

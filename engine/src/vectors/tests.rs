@@ -167,11 +167,31 @@ fn a_tail_of_dead_rows_is_put_together() {
     assert_eq!(search(&index, &scattered(3_000), 20, false, 3_000).len(), 10);
 }
 
+/// A stray was counted in its segment and in the tail: its bound stood for two of the nearest, and
+/// real ones were left out.
+#[test]
+fn a_stray_counts_once() {
+    let index = Index::new(form(Metric::L2));
+    (1..=600).for_each(|lsn| put(&index, &format!("{lsn}"), &scattered(lsn), lsn));
+    let build = Build::begin(&index, Work::Seal { from: 0 }, Lsn::MAX).unwrap().unwrap();
+    let mut build = build;
+    while !build.step(100).unwrap() {}
+    let Ok(built) = build.finish().unwrap() else { panic!("every row is reached") };
+    assert!(built.with_strays((0..600).step_by(7).collect()).install(&index, Some(info(1))));
+    assert!(index.misplaced().is_empty());
+    for query in (1..=600).step_by(7) {
+        for (k, exact) in [(1, true), (2, true), (5, false), (40, true), (600, false)] {
+            let hits = search(&index, &scattered(query), k, exact, Lsn::MAX);
+            assert_eq!((hits.len(), hits[0].distance), (k, 0.0), "{k} nearest of {query}");
+        }
+    }
+}
+
 /// Seals and merges as the planner says, until it says nothing more.
 fn keep_up(index: &Index, seal_at: usize) {
     loop {
         let (segments, tail) = index.shapes();
-        let Some(work) = planner::plan(&segments, tail, seal_at, false) else { return };
+        let Some(work) = planner::plan(&segments, tail, seal_at) else { return };
         if let Some(build) = Build::begin(index, work, Lsn::MAX).unwrap() {
             finish(index, build, || {});
         }

@@ -34,7 +34,7 @@ impl Version {
     /// A row whose version is seen by nobody: it links others, and no more.
     pub fn gone() -> Arc<Self> {
         let died = AtomicU64::new(0);
-        Arc::new(Self { key: "".into(), born: LIVE, died, slot: Slot::None })
+        Arc::new(Self { key: "".into(), born: 0, died, slot: Slot::None })
     }
 
     pub fn died(&self) -> Lsn {

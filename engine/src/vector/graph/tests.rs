@@ -279,7 +279,7 @@ fn a_graph_extended_by_nothing_is_the_same() {
     assert_eq!(builder.finish().unwrap().0.links(), links);
 }
 
-/// The native index fails, or dies, with more callers than it was told of; a walk has no such bound.
+/// The native index fails, or dies, with more callers than it was told of; a walk has no bound.
 #[test]
 fn many_threads_search_at_once() {
     let space = plain(2_000, 9);
