@@ -1,11 +1,11 @@
 //! Searches of vectors among linked rows that match: which way is cheaper, and the search itself.
 //!
-//! Where few rows match, each of their vectors is compared. Where many do, graphs are walked, and
-//! of what a walk comes by the rows are looked at. Comparing m of n vectors costs about as much as
-//! finding and reading m rows; a walk to `e` results that match looks at about e·n/m of them. The
-//! two are even at m = sqrt(e·n), so an index is asked for no more matches than that before the
-//! way is chosen. What a walk leaves out (a filter that contradicts the query) is compared after
-//! all: there are k results where k exist.
+//! Where few rows match, each of their vectors is compared. Where many do, graphs are walked and
+//! what is in none is scanned, and of what comes up the rows are looked at. Comparing m of n
+//! vectors costs about as much as finding and reading m rows; a walk to `e` results that match
+//! looks at about e·n/m of them. The two are even at m = sqrt(e·n), so an index is asked for no
+//! more matches than that before the way is chosen. What a walk leaves out (a filter that
+//! contradicts the query) is compared after all: there are k results where k exist.
 
 use crate::error::{Error, Result};
 use crate::lookup::{Among, Look, Nearby};
@@ -94,14 +94,10 @@ impl<'a> Filter<'a> {
 
     /// Those worth comparing one by one. Without an index all rows would have to be read to know.
     fn few(&self, look: &(impl Look + ?Sized), id: StructureId) -> Result<Matching> {
-        if !self.has_index && look.has_graph(id) {
+        if !self.has_index {
             return Ok(Matching::Many);
         }
-        let at_most = match look.has_graph(id) {
-            true => (WALKED * look.vectors_about(id)).isqrt() as usize,
-            false => usize::MAX - 1,
-        };
-        self.matching(look, at_most)
+        self.matching(look, (WALKED * look.vectors_about(id)).isqrt() as usize)
     }
 }
 
@@ -123,7 +119,8 @@ pub fn filtered(
         let accepts = |key: &str| filter.matches(look, key);
         let among = Among::Accepted(&accepts);
         let hits = look.vector_search(id, &Nearby { query, search: *search, among })?;
-        if hits.len() >= search.k {
+        let walked = search.ef.is_some() || look.walks_graphs(id);
+        if hits.len() >= search.k || !walked {
             return Ok(hits);
         }
     }
@@ -140,11 +137,12 @@ pub fn explain(
     filter: Option<&Filter<'_>>,
 ) -> Result<(Access, Option<usize>)> {
     let Some(filter) = filter else {
-        let graph = look.has_graph(id);
-        return Ok((if graph { Access::Graph } else { Access::Exact }, None));
+        let walks = look.walks_graphs(id);
+        return Ok((if walks { Access::Graph } else { Access::Exact }, None));
     };
     Ok(match filter.few(look, id)? {
         Matching::All(keys) => (Access::Exact, Some(keys.len())),
-        Matching::Many => (Access::FilteredGraph, None),
+        Matching::Many if look.walks_graphs(id) => (Access::FilteredGraph, None),
+        Matching::Many => (Access::Exact, None),
     })
 }

@@ -76,8 +76,8 @@ pub trait Look: Sync {
     /// Whether versions of a key written at `lsn` were forgotten since.
     fn forgotten(&self, structure: StructureId, key: &[u8], lsn: Lsn) -> Result<bool>;
     fn vector_search(&self, structure: StructureId, asked: &Nearby<'_>) -> Result<Vec<Hit>>;
-    /// Whether a search walks graphs.
-    fn has_graph(&self, structure: StructureId) -> bool;
+    /// Whether a search walks graphs, and so may pass something over.
+    fn walks_graphs(&self, structure: StructureId) -> bool;
     /// About how many vectors there are.
     fn vectors_about(&self, structure: StructureId) -> u64;
     /// A structure was read by more than single keys (for serializable transactions).

@@ -182,8 +182,8 @@ impl Look for Overlay<'_> {
         self.base.search(structure, asked, pending)
     }
 
-    fn has_graph(&self, structure: StructureId) -> bool {
-        self.base.has_graph(structure)
+    fn walks_graphs(&self, structure: StructureId) -> bool {
+        self.base.walks_graphs(structure)
     }
 
     fn vectors_about(&self, structure: StructureId) -> u64 {

@@ -554,9 +554,9 @@ impl Look for Snapshot<'_> {
         self.search(structure, asked, &Pending::new())
     }
 
-    fn has_graph(&self, structure: StructureId) -> bool {
+    fn walks_graphs(&self, structure: StructureId) -> bool {
         let vectors = self.catalog.structure(structure).vectors.as_ref();
-        vectors.is_some_and(|vectors| vectors.sealed() > 0)
+        vectors.is_some_and(Searchable::walks_graphs)
     }
 
     fn vectors_about(&self, structure: StructureId) -> u64 {

@@ -64,7 +64,7 @@ fn fill(db: &Database, keys: std::ops::Range<u32>) {
 
 fn nearest(db: &Database, number: u32) -> Hit {
     let reader = Reader::newest(Arc::clone(db.shared()));
-    let search = Search { k: 1, exact: false, ef: None };
+    let search = Search { k: 1, exact: false, ef: Some(64) };
     reader.search(ID, &vector(number, 8), &search, None).unwrap().remove(0)
 }
 

@@ -198,6 +198,11 @@ impl Codes {
         self.lines(row..row + 1).iter().for_each(kernels::prefetch);
     }
 
+    /// Of the components of all rows.
+    pub fn code_bytes(&self) -> usize {
+        self.len() * self.shape.dim * self.shape.coding.component_bytes()
+    }
+
     pub fn memory_bytes(&self) -> usize {
         self.lines.capacity() * size_of::<Line>() + self.facts.capacity() * size_of::<Facts>()
     }

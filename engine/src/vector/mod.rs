@@ -36,7 +36,8 @@ pub struct Search {
     pub k: usize,
     /// Every vector is compared.
     pub exact: bool,
-    /// Candidates of each graph; more find more and take longer.
+    /// Candidates of each graph; more find more and take longer. Where it is given, small graphs
+    /// are walked, too, that would else be scanned.
     pub ef: Option<usize>,
 }
 

@@ -151,6 +151,13 @@ impl Searchable {
         }
     }
 
+    /// Whether a search walks graphs: small ones are scanned.
+    pub fn walks_graphs(&self) -> bool {
+        let code = self.form.lock().code_bytes();
+        let graphs = self.graphs.lock();
+        graphs.iter().any(|info| info.rows * code > search::SCANNED_BYTES as u64)
+    }
+
     pub fn note_search(&self) {
         if !self.is_searched() {
             self.searched.store(true, Ordering::Relaxed);
@@ -285,8 +292,12 @@ impl Searchable {
 }
 
 impl Form {
+    fn code_bytes(&self) -> u64 {
+        (self.dim * self.coding.component_bytes()) as u64
+    }
+
     /// About what a row takes in memory: code, version, key, place in lists.
     pub fn row_bytes(&self) -> u64 {
-        (self.dim * self.coding.component_bytes() + VERSION_BYTES) as u64
+        self.code_bytes() + VERSION_BYTES as u64
     }
 }

@@ -29,9 +29,11 @@ use crate::vector::{self, Search};
 pub type Pending = BTreeMap<String, Option<Vec<f32>>>;
 
 /// Candidates a graph gives by default, at least.
-const BREADTH_MIN: usize = 64;
+const BREADTH_MIN: usize = 96;
 /// And for each result asked for.
 const BREADTH_EACH: usize = 3;
+/// A segment whose codes take no more is scanned: that takes about as long as a walk.
+pub const SCANNED_BYTES: usize = 2 << 20;
 
 /// What is asked.
 pub struct Probe<'a> {
@@ -220,7 +222,7 @@ impl Index {
         let share = (4.0 / (self.form.dim as f32).sqrt()).min(1.0);
         for segment in &lists.segments {
             match &segment.graph {
-                Some(graph) if !exact => {
+                Some(graph) if !exact && (probe.search.ef.is_some() || !segment.is_small()) => {
                     let found = walk(segment, graph, &coded, probe)?;
                     for (near, row) in found {
                         let error = segment.codes.error(&coded, row as usize) * share;

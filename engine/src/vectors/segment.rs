@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::search::SCANNED_BYTES;
 use super::version::{VERSION_BYTES, Version};
 use crate::vector::codes::Codes;
 use crate::vector::file::{Contents, GraphInfo, RowId};
@@ -22,6 +23,11 @@ pub struct Segment {
 impl Segment {
     pub fn len(&self) -> usize {
         self.versions.len()
+    }
+
+    /// Comparing all of its rows takes about as long as a walk to a few.
+    pub fn is_small(&self) -> bool {
+        self.codes.code_bytes() <= SCANNED_BYTES
     }
 
     pub fn is_stray(&self, row: u32) -> bool {

@@ -40,11 +40,19 @@ fn read(slot: &Slot) -> Result<Bytes> {
 }
 
 fn search(index: &Index, query: &[f32], k: usize, exact: bool, at: Lsn) -> Vec<Hit> {
-    let search = Search { k, exact, ef: None };
+    search_by(index, query, Search { k, exact, ef: (!exact).then_some(64) }, at)
+}
+
+fn search_by(index: &Index, query: &[f32], search: Search, at: Lsn) -> Vec<Hit> {
     let pending = Pending::new();
     let probe = Probe { query, search, at, pending: &pending, accepts: None };
     let reader = Reader { read: &read, metric: index.form.metric, durable: Lsn::MAX };
     index.search(&probe, &reader).unwrap()
+}
+
+/// A search that walks graphs, however small they are.
+fn walk(index: &Index, query: &[f32], k: usize) -> Vec<Hit> {
+    search_by(index, query, Search { k, exact: false, ef: Some(96) }, Lsn::MAX)
 }
 
 fn info(uid: u64) -> GraphInfo {
@@ -203,7 +211,7 @@ fn recall(index: &Index, queries: u64) -> f64 {
     for query in 0..queries {
         let query = scattered(1_000_000 + query);
         let truth = search(index, &query, 10, true, Lsn::MAX);
-        let hits = search(index, &query, 10, false, Lsn::MAX);
+        let hits = walk(index, &query, 10);
         found += hits.iter().filter(|hit| truth.contains(hit)).count();
     }
     found as f64 / (queries * 10) as f64
