@@ -166,6 +166,7 @@ fn keep_up(shared: &Weak<Shared>, upkeep: &Upkeep) {
 
 /// Seals vectors and merges their segments, slice by slice, until the database closes or goes.
 fn keep_sealing(shared: &Weak<Shared>, signal: &Signal) {
+    go_behind_others();
     loop {
         let Some(held) = shared.upgrade() else { return };
         let guard = SealingGuard(&held);
@@ -180,6 +181,15 @@ fn keep_sealing(shared: &Weak<Shared>, signal: &Signal) {
             return;
         }
     }
+}
+
+/// This thread works when others do not: building a graph takes seconds of a core, and whoever
+/// commits or searches meanwhile goes first.
+fn go_behind_others() {
+    const NICENESS: i32 = 10;
+    // Where it is refused, they share.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
 }
 
 /// A panic ends the thread; those who would wait for it are told.

@@ -403,7 +403,7 @@ impl Snapshot<'_> {
             return self.search_tree(structure, searchable, &probe);
         }
         let durable = self.store.durable();
-        let read = |slot: &Slot| self.store.values.view(slot);
+        let read = |slot: &Slot| self.store.values.recent(slot);
         let reader = vectors::Reader { read: &read, metric: searchable.metric(), durable };
         let hits = index.search(&probe, &reader)?;
         // What this snapshot sees may have left memory meanwhile.
@@ -484,7 +484,7 @@ impl Snapshot<'_> {
 
     /// A vector's bytes; `None`: withdrawn, so that no snapshot sees it.
     fn vector(&self, slot: &Slot, born: Lsn) -> Result<Option<Bytes>> {
-        match self.store.values.view(slot) {
+        match self.store.values.recent(slot) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(_) if born > self.store.durable() => Ok(None),
             Err(error) => Err(error),

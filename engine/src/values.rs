@@ -72,6 +72,16 @@ impl Values {
         }
     }
 
+    /// The same of one that may just have been committed: its pages need not be in memory yet.
+    pub fn recent(&self, slot: &Slot) -> Result<Bytes> {
+        if let Slot::Stored(pointer) = slot
+            && let Some(value) = self.cache.get(&(pointer.segment, pointer.offset))
+        {
+            return Ok(value.into());
+        }
+        self.view(slot)
+    }
+
     /// A value will be asked for after a few others: what can be done for it meanwhile is.
     pub fn prefetch(&self, slot: &Slot) {
         if let Slot::Stored(pointer) = slot {

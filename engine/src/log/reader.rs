@@ -378,6 +378,7 @@ impl PointReader {
                 pointer.lsn, pointer.segment
             ))
         })?;
+        segment.note_read();
         let map = self.segments.sealed_map(pointer.segment);
         Ok(Source { segment, map, unsynced })
     }

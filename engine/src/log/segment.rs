@@ -31,12 +31,12 @@ pub struct Segment {
     pub file: Arc<dyn File>,
     /// Of a sealed segment, once it was asked for.
     map: Arc<OnceLock<Option<Map>>>,
-    /// How often that was done.
+    /// How often somebody asked for a value of it.
     asked: Arc<AtomicU32>,
 }
 
-/// A sealed segment of which as many values were asked for as one in so many of its pages is read
-/// as a whole: by then reading it page by page has cost about as much. It was written past the page
+/// A segment of which as many values were asked for as one in so many of its pages is read as a
+/// whole: by then reading it page by page has cost about as much. It was written past the page
 /// cache.
 const PAGES_TO_A_READ: u64 = 64;
 const PAGE_BYTES: u64 = 4 << 10;
@@ -48,12 +48,17 @@ impl Segment {
 
     /// The bytes of a segment that is sealed: it has its last length and is never written again.
     pub fn map(&self) -> Option<Map> {
-        let map = self.map.get_or_init(|| self.file.map()).clone();
-        let pages = self.header.capacity / PAGE_BYTES;
-        if u64::from(self.asked.fetch_add(1, Ordering::Relaxed)) == pages / PAGES_TO_A_READ {
+        self.map.get_or_init(|| self.file.map()).clone()
+    }
+
+    /// Somebody asked for a value of it.
+    pub fn note_read(&self) {
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
+        let many = (self.header.capacity / PAGE_BYTES / PAGES_TO_A_READ) as u32;
+        // Again where it goes on, for one that grows meanwhile.
+        if asked >= many && asked.is_power_of_two() {
             self.file.will_need();
         }
-        map
     }
 }
 

@@ -28,7 +28,7 @@ use super::links::{DEGREE, Links, ROWS_MAX};
 use crate::error::{Error, Result};
 
 /// How many candidates an insertion looks at: docs/decisions/0007-vector-graphs.md.
-const BREADTH_ADD: usize = 64;
+const BREADTH_ADD: usize = 96;
 /// What a graph asks about the vectors it links. Distances are finite.
 pub trait Space: Send + Sync + 'static {
     type Query: Sync;

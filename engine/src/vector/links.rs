@@ -23,6 +23,7 @@ mod tests;
 use std::ops::Range;
 
 use self::bits::{BitReader, BitWriter};
+use super::codes::prefetch;
 use crate::codec::Decoder;
 use crate::error::{Error, Result};
 
@@ -42,9 +43,9 @@ pub fn degree_max(level: u8) -> usize {
 pub struct Links {
     entry: u32,
     /// Where each row's lists begin in `ends`, one per level from 0; and the end of the last.
-    firsts: Vec<usize>,
+    firsts: Vec<u32>,
     /// Where each list begins in `neighbors`; and the end of the last.
-    ends: Vec<usize>,
+    ends: Vec<u32>,
     neighbors: Vec<u32>,
 }
 
@@ -73,7 +74,15 @@ impl Links {
 
     pub fn neighbors(&self, row: u32, level: u8) -> &[u32] {
         let list = self.lists(row).start + usize::from(level);
-        &self.neighbors[self.ends[list]..self.ends[list + 1]]
+        &self.neighbors[self.ends[list] as usize..self.ends[list + 1] as usize]
+    }
+
+    /// A row's neighbours on level 0 will soon be asked for.
+    #[inline]
+    pub fn prefetch(&self, row: u32) {
+        let list = self.neighbors(row, 0);
+        // Two lines hold them.
+        [list.first(), list.last()].into_iter().flatten().for_each(prefetch);
     }
 
     /// Links of all rows on all levels.
@@ -86,7 +95,7 @@ impl Links {
     }
 
     fn lists(&self, row: u32) -> Range<usize> {
-        self.firsts[row as usize]..self.firsts[row as usize + 1]
+        self.firsts[row as usize] as usize..self.firsts[row as usize + 1] as usize
     }
 
     pub fn encode(&self) -> Vec<u8> {
@@ -159,8 +168,8 @@ impl Links {
 
 /// Puts a `Links` together from its lists, row by row and level by level from 0.
 pub struct Assembly {
-    firsts: Vec<usize>,
-    ends: Vec<usize>,
+    firsts: Vec<u32>,
+    ends: Vec<u32>,
     /// Those of the list at hand are appended here.
     pub neighbors: Vec<u32>,
 }
@@ -177,13 +186,13 @@ impl Assembly {
     /// The neighbours appended since the last call are one list; they may be in any order.
     pub fn end_list(&mut self) {
         let start = self.ends.last().copied().unwrap_or(0);
-        self.neighbors[start..].sort_unstable();
-        self.ends.push(self.neighbors.len());
+        self.neighbors[start as usize..].sort_unstable();
+        self.ends.push(self.neighbors.len() as u32);
     }
 
     /// The lists since the last call are those of one row; at least one.
     pub fn end_row(&mut self) {
-        self.firsts.push(self.ends.len() - 1);
+        self.firsts.push(self.ends.len() as u32 - 1);
     }
 
     pub fn finish(self, entry: u32) -> Result<Links> {

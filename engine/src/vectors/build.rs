@@ -161,21 +161,32 @@ impl Built {
 fn gather(form: Form, old: &Lists) -> (Codes, Vec<Arc<Version>>, Option<Arc<Segment>>) {
     let carried = old.segments.first().filter(|segment| {
         let dead = segment.shape().dead;
-        segment.graph.is_some() && segment.strays.is_empty() && dead * CARRIED_DEAD <= segment.len()
+        segment.graph.is_some() && dead * CARRIED_DEAD <= segment.len()
     });
-    let rows = old.segments.iter().map(|segment| segment.len()).sum::<usize>()
-        + old.closed.iter().map(|rows| rows.len()).sum::<usize>();
-    let mut made = Rows::new(form.codes(rows));
-    for segment in &old.segments {
-        let whole = carried.is_some_and(|carried| Arc::ptr_eq(carried, segment));
-        for row in 0..segment.len() {
-            if whole || segment.is_answering(row) {
-                made.versions.push(Arc::clone(&segment.versions[row]));
-                made.codes.push_row(&segment.codes, row);
-            }
+    let tail: usize = old.closed.iter().map(|rows| rows.len()).sum();
+    let rows = old.segments.iter().map(|segment| segment.len()).sum::<usize>() + tail;
+    let mut fresh = Rows::new(form.codes(rows - carried.map_or(0, |segment| segment.len())));
+    for segment in old.segments.iter().skip(usize::from(carried.is_some())) {
+        for row in (0..segment.len()).filter(|row| segment.is_answering(*row)) {
+            fresh.versions.push(Arc::clone(&segment.versions[row]));
+            fresh.codes.push_row(&segment.codes, row);
         }
     }
-    append_live(&mut made, &old.closed);
+    append_live(&mut fresh, &old.closed);
+    let mut made = Rows::new(form.codes(rows));
+    if let Some(segment) = carried {
+        // A stray is linked anew, as the row of the tail that it is.
+        let gone = Version::gone();
+        for (row, version) in segment.versions.iter().enumerate() {
+            let version = if segment.is_stray(row as u32) { &gone } else { version };
+            made.versions.push(Arc::clone(version));
+            made.codes.push_row(&segment.codes, row);
+        }
+    }
+    for (row, version) in fresh.versions.into_iter().enumerate() {
+        made.versions.push(version);
+        made.codes.push_row(&fresh.codes, row);
+    }
     (made.codes, made.versions, carried.cloned())
 }
 

@@ -4,8 +4,9 @@
 //! Invariants:
 //! 1. A code's distance is within its error of the exact one (`vector::codes`), so a row is left
 //!    out of an exact search only if k others are surely nearer.
-//! 2. So it is with the tail in every search. Of what a graph comes by, errors are taken for sums
-//!    of independent parts: four standard deviations of them, `4 / sqrt(dim)` of the bound.
+//! 2. Otherwise errors are taken for sums of independent parts: `4 / sqrt(dim)` of the bound is
+//!    more than five standard deviations of them for what is scanned, and half of that for what a
+//!    graph comes by, which may pass over more than that.
 //! 3. Deleted, superseded and forgotten versions, and those that the snapshot does not see, are
 //!    left out before anything is counted.
 
@@ -29,7 +30,7 @@ use crate::vector::{self, Search};
 pub type Pending = BTreeMap<String, Option<Vec<f32>>>;
 
 /// Candidates a graph gives by default, at least.
-const BREADTH_MIN: usize = 96;
+const BREADTH_MIN: usize = 64;
 /// And for each result asked for.
 const BREADTH_EACH: usize = 3;
 /// A segment whose codes take no more is scanned: that takes about as long as a walk.
@@ -72,6 +73,8 @@ struct Candidate {
 /// Those that may be among the k nearest, by bounds of their distances.
 struct Shortlist {
     k: usize,
+    /// Of the bound of an error, what is allowed for.
+    share: f32,
     /// The k least upper bounds so far, the greatest on top.
     highs: BinaryHeap<Ordered>,
     candidates: Vec<Candidate>,
@@ -97,9 +100,9 @@ impl PartialOrd for Ordered {
 }
 
 impl Shortlist {
-    fn new(k: usize) -> Self {
+    fn new(k: usize, share: f32) -> Self {
         let prune_at = 8 * k + 1_024;
-        Self { k, highs: BinaryHeap::new(), candidates: Vec::new(), prune_at }
+        Self { k, share, highs: BinaryHeap::new(), candidates: Vec::new(), prune_at }
     }
 
     /// What is farther than this for sure is out.
@@ -116,6 +119,7 @@ impl Shortlist {
         version: &Arc<Version>,
         probe: &Probe<'_>,
     ) -> Result<()> {
+        let error = error * self.share;
         if near - error > self.limit() || !probe.may_answer(version)? {
             return Ok(());
         }
@@ -203,7 +207,8 @@ impl Index {
     }
 
     fn search_by(&self, probe: &Probe<'_>, reader: &Reader<'_>, exact: bool) -> Result<Vec<Hit>> {
-        let mut list = Shortlist::new(probe.search.k);
+        let share = if exact { 1.0 } else { (4.0 / (self.form.dim as f32).sqrt()).min(1.0) };
+        let mut list = Shortlist::new(probe.search.k, share);
         let coded = self.form.codes(0).query(probe.query);
         let (lists, open) = self.read(|open| match probe.accepts {
             None => {
@@ -219,13 +224,12 @@ impl Index {
         for rows in &lists.closed {
             scan(&mut list, (&rows.codes, &rows.versions), &[], &coded, probe)?;
         }
-        let share = (4.0 / (self.form.dim as f32).sqrt()).min(1.0);
         for segment in &lists.segments {
             match &segment.graph {
                 Some(graph) if !exact && (probe.search.ef.is_some() || !segment.is_small()) => {
                     let found = walk(segment, graph, &coded, probe)?;
                     for (near, row) in found {
-                        let error = segment.codes.error(&coded, row as usize) * share;
+                        let error = segment.codes.error(&coded, row as usize) / 2.0;
                         list.offer((near, error), &segment.versions[row as usize], probe)?;
                     }
                 }
@@ -260,7 +264,7 @@ fn scan(
     probe: &Probe<'_>,
 ) -> Result<()> {
     let mut failed = Ok(());
-    let error_max = codes.error_max(query);
+    let error_max = codes.error_max(query) * list.share;
     codes.scan(query, 0..versions.len(), |row, distance| {
         let is_near = distance - error_max <= list.limit();
         if is_near && failed.is_ok() && strays.binary_search(&(row as u32)).is_err() {

@@ -84,6 +84,9 @@ pub(super) fn search<S: Space>(
             space.prefetch(*row);
             fresh.push(*row);
         }
+        if let Some(Reverse(after)) = waiting.peek() {
+            links.prefetch(after.row());
+        }
         for row in &fresh {
             let near = Near::new(space.near(query, *row), *row);
             if best.len() >= ef && best.peek().is_some_and(|farthest| near > *farthest) {
