@@ -233,9 +233,10 @@ class Vectors(Keyed[str]):
         The newest vectors are compared one by one, sealed ones are found through graphs; distances
         are those of the float32 vectors as given. `ef` is how many candidates each graph gives (64
         by default, 3 for each result if that is more; at least `k`): more find more and take
-        longer. Small graphs are scanned unless it is given. `exact` compares every vector. `where` (with `rows=`) keeps those whose row matches,
-        as in `Rows.find`; `explain` tells the way it is taken. There are `k` hits where so many
-        vectors exist. Rows and vectors are read at one LSN: `Hits.freshness`.
+        longer. Small graphs are scanned unless it is given. `exact` compares every vector. `where`
+        (with `rows=`) keeps those whose row matches, as in `Rows.find`; `explain` tells the way it
+        is taken. There are `k` hits where so many vectors exist. Rows and vectors are read at one
+        LSN: `Hits.freshness`.
         """
         query = self._array(vector, 1)
         _check_search(k, ef)
