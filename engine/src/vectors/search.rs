@@ -31,6 +31,9 @@ pub type Pending = BTreeMap<String, Option<Vec<f32>>>;
 
 /// Candidates a graph gives by default, at least.
 const BREADTH_MIN: usize = 64;
+/// In a graph of up to so many rows; with each doubling it takes more to find as many.
+const BREADTH_MIN_ROWS: usize = 1 << 16;
+const BREADTH_MORE: usize = 24;
 /// And for each result asked for.
 const BREADTH_EACH: usize = 3;
 /// A segment whose codes take no more is scanned: that takes about as long as a walk.
@@ -46,8 +49,11 @@ pub struct Probe<'a> {
 }
 
 impl Probe<'_> {
-    fn breadth(&self) -> usize {
-        let breadth = self.search.ef.unwrap_or(BREADTH_MIN.max(BREADTH_EACH * self.search.k));
+    /// Candidates of a graph of so many rows.
+    fn breadth(&self, rows: usize) -> usize {
+        let doublings = (rows / BREADTH_MIN_ROWS).max(1).ilog2() as usize;
+        let by_size = BREADTH_MIN + BREADTH_MORE * doublings;
+        let breadth = self.search.ef.unwrap_or(by_size.max(BREADTH_EACH * self.search.k));
         breadth.max(self.search.k)
     }
 
@@ -295,7 +301,7 @@ fn walk(
             }
         }
     };
-    let found = graph.search(query, probe.breadth(), Some(&accepts));
+    let found = graph.search(query, probe.breadth(segment.len()), Some(&accepts));
     match failure.into_inner() {
         Some(error) => Err(error),
         None => Ok(found),
