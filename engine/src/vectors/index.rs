@@ -308,7 +308,7 @@ fn gone(old: &Lists, made: Option<&Segment>, tail: Option<&Rows>) -> Vec<Arc<Ver
     let listed = made.into_iter().flat_map(|made| &made.versions);
     let listed = listed.chain(tail.into_iter().flat_map(|rows| &rows.versions));
     let listed: HashSet<*const Version> = listed.map(Arc::as_ptr).collect();
-    let were = old.segments.iter().flat_map(|segment| &segment.versions);
+    let were = old.segments.iter().flat_map(|segment| segment.listed());
     let were = were.chain(old.closed.iter().flat_map(|rows| &rows.versions));
     let gone = were.filter(|version| !listed.contains(&Arc::as_ptr(version)));
     let gone: Vec<_> = gone.cloned().collect();

@@ -39,6 +39,12 @@ impl Segment {
         self.versions[row].is_live() && !self.is_stray(row as u32)
     }
 
+    /// Versions of the rows that are listed here: strays are listed in the tail.
+    pub fn listed(&self) -> impl Iterator<Item = &Arc<Version>> {
+        let rows = self.versions.iter().enumerate();
+        rows.filter(|(row, _)| !self.is_stray(*row as u32)).map(|(_, version)| version)
+    }
+
     pub fn shape(&self) -> Shape {
         let live = (0..self.len()).filter(|row| self.is_answering(*row)).count();
         Shape { rows: self.len(), dead: self.len() - live }

@@ -195,6 +195,29 @@ fn a_stray_counts_once() {
     }
 }
 
+/// A stray belongs to the tail. A merge of its segment alone took it for one that had left memory,
+/// and from then on every search read the key tree.
+#[test]
+fn a_merge_leaves_the_strays_of_its_segment_in_the_tail() {
+    for deleted in [10, 400] {
+        let index = Index::new(form(Metric::L2));
+        (1..=600).for_each(|lsn| put(&index, &format!("{lsn}"), &scattered(lsn), lsn));
+        let mut build = Build::begin(&index, Work::Seal { from: 0 }, Lsn::MAX).unwrap().unwrap();
+        while !build.step(100).unwrap() {}
+        let Ok(built) = build.finish().unwrap() else { panic!("every row is reached") };
+        assert!(built.with_strays((0..600).step_by(7).collect()).install(&index, Some(info(1))));
+        (1..=deleted).for_each(|key| index.delete(&format!("{key}"), 600 + key));
+        let merge = Work::Merge { from: 0 };
+        finish(&index, Build::begin(&index, merge, Lsn::MAX).unwrap().unwrap(), || {});
+        assert!(index.cold() <= 600 + deleted, "{}", index.cold());
+        assert!(index.misplaced().is_empty());
+        assert_eq!(
+            search(&index, &scattered(500), 600, true, Lsn::MAX).len() as u64,
+            600 - deleted
+        );
+    }
+}
+
 /// Seals and merges as the planner says, until it says nothing more.
 fn keep_up(index: &Index, seal_at: usize) {
     loop {
