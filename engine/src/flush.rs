@@ -68,6 +68,15 @@ impl Files {
         Ok(self.next_uid.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// A file that is there already is somebody else's, who must not lose it to the cleaning up
+    /// behind a failure of ours.
+    fn check_unused(&self, path: &str) -> Result<()> {
+        match self.storage.open(path, Open::Read) {
+            Ok(_) => Err(Error::new(ErrorKind::Storage, format!("{path} is there already"))),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Writes a segment's file; it and its name are durable then.
     pub fn write_graph(
         &self,
@@ -76,11 +85,7 @@ impl Files {
         cause: Cause,
     ) -> Result<GraphInfo> {
         let uid = self.prepare_in(file::GRAPHS_DIR, &self.ready[1])?;
-        // Somebody else's, then, who must not lose it to the cleaning up below.
-        if self.storage.open(&file::path(uid), Open::Read).is_ok() {
-            let path = file::path(uid);
-            return Err(Error::new(ErrorKind::Storage, format!("{path} is there already")));
-        }
+        self.check_unused(&file::path(uid))?;
         let owner = file::Owner { database: self.database, structure };
         let written = owner.write(&*self.storage, uid, contents, cause).and_then(|(info, file)| {
             file.sync()?;
@@ -134,11 +139,7 @@ impl Files {
         work: impl FnOnce(&Target<'_>) -> Result<T>,
     ) -> Result<T> {
         let uid = self.prepare()?;
-        // Somebody else's, then, who must not lose it to the cleaning up below.
-        if self.storage.open(&run::path(uid), Open::Read).is_ok() {
-            let path = run::path(uid);
-            return Err(Error::new(ErrorKind::Storage, format!("{path} is there already")));
-        }
+        self.check_unused(&run::path(uid))?;
         work(&self.target(uid, structure, sought)).inspect_err(|_| self.discard(uid))
     }
 }

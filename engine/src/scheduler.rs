@@ -170,13 +170,10 @@ fn keep_sealing(shared: &Weak<Shared>, signal: &Signal) {
     loop {
         let Some(held) = shared.upgrade() else { return };
         let guard = SealingGuard(&held);
-        let pause = held.sealing_turn();
+        let more = held.sealing_turn();
         drop(guard);
         drop(held);
-        let stop = match pause {
-            Some(_) => *signal.stop.lock(),
-            None => wait(signal),
-        };
+        let stop = if more { *signal.stop.lock() } else { wait(signal) };
         if stop {
             return;
         }

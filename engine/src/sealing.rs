@@ -8,7 +8,6 @@
 //! 3. A lazy structure is sealed only when it is drained by name.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -291,11 +290,11 @@ impl Shared {
         Ok(true)
     }
 
-    /// A thread's turn, and how long it lets others go first. `None`: nothing more is due.
-    pub fn sealing_turn(&self) -> Option<Duration> {
+    /// A thread's turn; `false`: nothing more is due.
+    pub fn sealing_turn(&self) -> bool {
         let now = self.options.clock.monotonic_nanos();
         if self.sealing.failure.lock().as_ref().is_some_and(|failure| now < failure.again) {
-            return None;
+            return false;
         }
         self.take_stock_of_tails();
         let step = self.vector_step();
@@ -306,13 +305,13 @@ impl Shared {
                 if !more {
                     *failure = None;
                 }
-                more.then_some(Duration::ZERO)
+                more
             }
             Err(error) => {
                 let before = failure.as_ref().map_or(0, |failure| failure.waited);
                 let waited = (2 * before).clamp(RETRY_NANOS, RETRY_NANOS_MAX);
                 *failure = Some(Failure { error, again: now.saturating_add(waited), waited });
-                None
+                false
             }
         }
     }

@@ -484,11 +484,7 @@ impl Snapshot<'_> {
 
     /// A vector's bytes; `None`: withdrawn, so that no snapshot sees it.
     fn vector(&self, slot: &Slot, born: Lsn) -> Result<Option<Bytes>> {
-        match self.store.values.recent(slot) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(_) if born > self.store.durable() => Ok(None),
-            Err(error) => Err(error),
-        }
+        vectors::unless_withdrawn(self.store.values.recent(slot), born, self.store.durable())
     }
 
     /// The structure, if this may write it: as one of those asked for that lacks this LSN.

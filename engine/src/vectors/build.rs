@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::log::Lsn;
 use crate::storage::Cause;
 use crate::vector::codes::Codes;
-use crate::vector::file::{Contents, GraphInfo};
+use crate::vector::file::{Contents, GraphInfo, RowId};
 use crate::vector::graph::{Builder, Graph};
 use crate::vector::planner::Work;
 
@@ -30,8 +30,7 @@ pub struct Build {
     old: Lists,
     codes: Arc<Codes>,
     versions: Vec<Arc<Version>>,
-    /// `None`: too few rows for a graph, or two builds failed.
-    builder: Option<Builder<Codes>>,
+    builder: Builder<Codes>,
     attempts: usize,
     pub cause: Cause,
 }
@@ -71,15 +70,12 @@ impl Build {
         let cause = if merges { Cause::Merge } else { Cause::Seal };
         let (codes, versions, carried) = gather(index.form, &old);
         let codes = Arc::new(codes);
-        let mut build = Self { old, codes, versions, builder: None, attempts: 1, cause };
-        build.builder = match carried {
-            Some(segment) => {
-                let links = segment.graph.as_ref().expect("it is carried for its graph").links();
-                Some(Builder::extend(links, Arc::clone(&build.codes), build.rows())?)
-            }
-            None => Some(Builder::new(Arc::clone(&build.codes), build.rows())?),
+        let rows = versions.len() as u32;
+        let builder = match carried.as_ref().and_then(|segment| segment.graph.as_ref()) {
+            Some(graph) => Builder::extend(graph.links(), Arc::clone(&codes), rows)?,
+            None => Builder::new(Arc::clone(&codes), rows)?,
         };
-        Ok(Some(build))
+        Ok(Some(Self { old, codes, versions, builder, attempts: 1, cause }))
     }
 
     /// Rows of the tail that it has taken up.
@@ -87,33 +83,22 @@ impl Build {
         self.old.closed.iter().map(|rows| rows.len()).sum()
     }
 
-    fn rows(&self) -> u32 {
-        self.versions.len() as u32
-    }
-
     /// Links up to `count` rows more; `true` when all are.
     pub fn step(&mut self, count: u32) -> Result<bool> {
-        match &mut self.builder {
-            Some(builder) => builder.step(count),
-            None => Ok(true),
-        }
+        self.builder.step(count)
     }
 
     /// The segment, or the build once more from the beginning where its graph is of no use.
     pub fn finish(self) -> Result<Result<Built, Self>> {
         let Self { old, codes, versions, builder, attempts, cause } = self;
-        let (graph, strays) = match builder.map(Builder::finish).transpose()? {
-            None => (None, Vec::new()),
-            Some((graph, strays)) if strays.len() * STRAYS_SHARE <= versions.len() => {
-                (Some(graph), strays)
-            }
-            Some(_) if attempts < ATTEMPTS => {
-                let builder = Some(Builder::new(Arc::clone(&codes), versions.len() as u32)?);
-                let attempts = attempts + 1;
-                return Ok(Err(Self { old, codes, versions, builder, attempts, cause }));
-            }
-            Some(_) => (None, Vec::new()),
-        };
+        let (graph, strays) = builder.finish()?;
+        let is_sound = strays.len() * STRAYS_SHARE <= versions.len();
+        if !is_sound && attempts < ATTEMPTS {
+            let builder = Builder::new(Arc::clone(&codes), versions.len() as u32)?;
+            let attempts = attempts + 1;
+            return Ok(Err(Self { old, codes, versions, builder, attempts, cause }));
+        }
+        let (graph, strays) = if is_sound { (Some(graph), strays) } else { (None, Vec::new()) };
         Ok(Ok(Built { old, codes, versions, graph, strays, cause }))
     }
 }
@@ -132,7 +117,10 @@ impl Built {
 
     /// What its file says.
     pub fn contents(&self) -> Contents {
-        Segment::contents(&self.versions, &self.strays, self.graph.as_ref())
+        let id = |version: &Arc<Version>| RowId::new(version.born, &version.key);
+        let rows = self.versions.iter().map(id).collect();
+        let links = self.graph.as_ref().map(|graph| graph.links().clone());
+        Contents { rows, strays: self.strays.clone(), links }
     }
 
     /// Numbers of the files that are not needed once this is in use.

@@ -83,7 +83,7 @@ impl Index {
         Self { form, state: RwLock::new(state), cold: AtomicU64::new(0), looked, taken }
     }
 
-    /// What was found in files; `rows` is the tail. All of it is live as of `upto`, but for what a
+    /// What was found in files, and the tail. All of it is live as of `upto`, but for what a
     /// segment links and nobody sees.
     pub fn loaded(form: Form, segments: Vec<Arc<Segment>>, tail: Vec<Rows>, upto: Lsn) -> Self {
         let closed: Vec<_> = tail.into_iter().map(Arc::new).collect();
@@ -196,8 +196,8 @@ impl Index {
         (segments, Shape { rows, dead: rows - live })
     }
 
-    /// Whether so many rows are dead that some segment, or the tail, may be worn.
-    /// Each part was looked at: many more must die before that is worth its time again.
+    /// Whether so many rows are dead that some segment, or the tail, may be worn. Once all parts
+    /// were looked at in vain, many more must die before that is worth its time again.
     pub fn is_worn(&self) -> bool {
         let (dead, rows) = self.dead();
         let looked = self.looked.load(Ordering::Relaxed);
@@ -239,7 +239,7 @@ impl Index {
             })
             .map(Iterator::collect)
             .unwrap_or_default();
-        let others = lists.segments.iter().skip(1).flat_map(|segment| &segment.versions);
+        let others = lists.segments.iter().skip(1).flat_map(|segment| segment.listed());
         let tail = lists.closed.iter().flat_map(|rows| &rows.versions).chain(&open);
         let due = |version: &&Arc<Version>| {
             version.is_live() && version.born <= upto && !strays.contains(&Arc::as_ptr(version))

@@ -8,10 +8,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::KEYS;
 use super::index::{Form, Index};
 use super::segment::Segment;
 use super::version::{Rows, Version};
+use super::{KEYS, unless_withdrawn};
 use crate::error::Result;
 use crate::log::Lsn;
 use crate::ordered::{Direction, Ordered, Range, Slot};
@@ -114,11 +114,7 @@ impl Source<'_> {
 
     /// `None`: withdrawn, so that no snapshot sees it.
     fn components(&self, version: &Version) -> Result<Option<Bytes>> {
-        match self.values.read(&version.slot) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(_) if version.born > self.durable => Ok(None),
-            Err(error) => Err(error),
-        }
+        unless_withdrawn(self.values.read(&version.slot), version.born, self.durable)
     }
 
     fn segment(

@@ -31,10 +31,10 @@ use crate::ordered::Slot;
 use crate::vector::Metric;
 use crate::vector::codes::Coding;
 use crate::vector::file::GraphInfo;
-pub use index::{Form, Index};
-pub use load::Source;
 use version::VERSION_BYTES;
 
+pub use index::{Form, Index};
+pub use load::Source;
 pub use search::{Pending, Probe, Reader, nearest_of};
 
 pub const KEYS: u16 = 0;
@@ -52,6 +52,16 @@ impl Change {
             Self::Delete(key) => index.delete(&key, lsn),
             Self::Forget(key) => index.forget(&key, lsn),
         }
+    }
+}
+
+/// What was found of a version born then; `None`: it was withdrawn with the log behind `durable`,
+/// so that no snapshot sees it.
+pub fn unless_withdrawn<T>(found: Result<T>, born: Lsn, durable: Lsn) -> Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(_) if born > durable => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use super::index::Index;
 use super::segment::Segment;
+use super::unless_withdrawn;
 use super::version::{Rows, Version};
 use crate::error::Result;
 use crate::log::Lsn;
@@ -188,11 +189,7 @@ pub struct Reader<'a> {
 impl Reader<'_> {
     /// `None`: withdrawn, so that no snapshot sees it.
     pub fn read(&self, version: &Version) -> Result<Option<Bytes>> {
-        match (self.read)(&version.slot) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(_) if version.born > self.durable => Ok(None),
-            Err(error) => Err(error),
-        }
+        unless_withdrawn((self.read)(&version.slot), version.born, self.durable)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::search::SCANNED_BYTES;
 use super::version::{VERSION_BYTES, Version};
 use crate::vector::codes::Codes;
-use crate::vector::file::{Contents, GraphInfo, RowId};
+use crate::vector::file::GraphInfo;
 use crate::vector::graph::Graph;
 use crate::vector::planner::Shape;
 
@@ -48,17 +48,6 @@ impl Segment {
     pub fn shape(&self) -> Shape {
         let live = (0..self.len()).filter(|row| self.is_answering(*row)).count();
         Shape { rows: self.len(), dead: self.len() - live }
-    }
-
-    /// What its file says.
-    pub fn contents(
-        versions: &[Arc<Version>],
-        strays: &[u32],
-        graph: Option<&Graph<Codes>>,
-    ) -> Contents {
-        let rows = versions.iter().map(|version| RowId::new(version.born, &version.key)).collect();
-        let links = graph.map(|graph| graph.links().clone());
-        Contents { rows, strays: strays.to_vec(), links }
     }
 
     pub fn memory_bytes(&self) -> usize {
