@@ -13,9 +13,10 @@ use crate::graph;
 use crate::log::Lsn;
 use crate::log::record::OpKind;
 use crate::lookup::{Change, Operation, Tree};
-use crate::ordered::Entry;
+use crate::ordered::{Entry, Version};
 use crate::rows::{self, Derived};
 use crate::schema::{Kind, RowCodec, Schema, Structure, StructureId};
+use crate::views::{self, Before, View};
 use crate::{vector, vectors};
 
 /// What a change to one structure entails in others, resolved once per schema.
@@ -27,6 +28,10 @@ pub struct Links {
     caches: Vec<(StructureId, StructureId)>,
     /// any → events that capture it.
     captures: Vec<(StructureId, StructureId)>,
+    /// rows whose versions supersede each other → events that are told of it.
+    contradictions: Vec<(StructureId, StructureId)>,
+    /// rows or a view → views of it.
+    pub views: Vec<(StructureId, StructureId)>,
 }
 
 impl Links {
@@ -45,21 +50,48 @@ impl Links {
                     let sources = capture.iter().filter_map(|name| id_of(name));
                     links.captures.extend(sources.map(|source| (source, structure.id)));
                 }
+                Kind::View { source, .. } => {
+                    links.views.extend(id_of(source).map(|source| (source, structure.id)));
+                }
                 _ => {}
             }
         }
+        links.note_contradictions(schema);
         links
     }
 
-    /// Structures whose changes `events` captures.
-    pub fn captured_by(&self, events: StructureId) -> impl Iterator<Item = StructureId> {
-        self.captures.iter().filter(move |(_, to)| *to == events).map(|(from, _)| *from)
+    /// Events that capture the rows are told what they contradict; where none does, all are.
+    fn note_contradictions(&mut self, schema: &Schema) {
+        let superseding = schema.structures.iter().filter(|structure| {
+            matches!(&structure.kind, Kind::Rows { supersede, .. } if !supersede.is_empty())
+        });
+        let events = schema.structures.iter().filter(|s| matches!(s.kind, Kind::Events { .. }));
+        let events: Vec<StructureId> = events.map(|structure| structure.id).collect();
+        for rows in superseding {
+            let mut told: Vec<StructureId> = linked(&self.captures, rows.id).collect();
+            if told.is_empty() {
+                told.clone_from(&events);
+            }
+            self.contradictions.extend(told.into_iter().map(|events| (rows.id, events)));
+        }
+    }
+
+    /// Structures whose earlier state must be at hand to tell what changes in this one.
+    pub fn told_by(&self, structure: StructureId) -> impl Iterator<Item = StructureId> {
+        let all = self.captures.iter().chain(&self.contradictions).chain(&self.views);
+        all.filter(move |(_, to)| *to == structure).map(|(from, _)| *from)
     }
 
     /// Structures whose state follows from changes to `source`.
     pub fn following(&self, source: StructureId) -> impl Iterator<Item = StructureId> {
         let all = self.vectors.iter().chain(&self.caches).chain(&self.captures);
+        let all = all.chain(&self.contradictions).chain(&self.views);
         all.filter(move |(from, _)| *from == source).map(|(_, to)| *to)
+    }
+
+    /// Whether what a row was before it changes must be known.
+    fn needs_old(&self, rows: StructureId) -> bool {
+        linked(&self.views, rows).next().is_some()
     }
 }
 
@@ -87,13 +119,15 @@ pub fn operate(
         (Kind::Events { .. }, OpKind::Append) => {
             events::append(state, operation, lsn, positions)?;
         }
-        (_, OpKind::Forget) => return forget(state, links, operation),
-        (Kind::Rows { .. }, OpKind::Put) => {
-            rows::put(state, &derived(state, id), operation)?;
-        }
+        (_, OpKind::Forget) => return forget(state, links, operation, lsn),
+        (Kind::Rows { .. }, OpKind::Put) => put_row(state, links, operation, lsn, positions)?,
         (Kind::Rows { .. }, OpKind::Delete) => {
-            changed = rows::delete(state, &derived(state, id), operation.key())?;
-            delete_linked(state, links, operation)?;
+            changed = delete_row(state, links, id, operation.key(), lsn)?;
+        }
+        (Kind::View { .. }, OpKind::Put) => {
+            if let Some(view) = View::of(state.schema(), id) {
+                views::result(state, &links.views, &view, operation, lsn)?;
+            }
         }
         (Kind::Vectors { .. }, OpKind::Put) => {
             let bytes = operation.value().expect("a put has a value");
@@ -107,7 +141,7 @@ pub fn operate(
             );
         }
         (Kind::Vectors { .. }, OpKind::Delete) => {
-            changed = delete_vector(state, id, operation)?;
+            changed = delete_vector(state, id, operation.key())?;
         }
         (Kind::Cache { capacity, .. }, _) => cache::apply(state, operation, lsn, *capacity)?,
         (Kind::Context {}, _) => context::apply(state, operation)?,
@@ -156,32 +190,87 @@ fn derived<S: Change>(state: &S, id: StructureId) -> Derived<'_> {
     Derived::of(structure).expect("the caller found rows")
 }
 
-/// `true` if there was one.
-fn delete_vector(state: &impl Change, id: StructureId, operation: &Operation<'_>) -> Result<bool> {
-    let tree = Tree::new(id, vectors::KEYS);
-    let there = state.get(tree, operation.key())?.is_some();
-    if there {
-        state.set(tree, operation.key(), None);
-        state.delete_vector(id, operation.text_key());
+fn put_row(
+    state: &impl Change,
+    links: &Links,
+    operation: &Operation<'_>,
+    lsn: Lsn,
+    positions: &mut Positions,
+) -> Result<()> {
+    let (id, key) = (operation.op.structure, operation.key());
+    let row = operation.value().expect("a put has a value");
+    let derived = derived(state, id);
+    for older in rows::contradicted(state, &derived, row)? {
+        state.superseded();
+        let version = (&older.key[..], older.lsn);
+        for events in linked(&links.contradictions, id) {
+            events::contradiction(state, events, id, key, version, lsn, positions);
+        }
+        if older.key != key {
+            delete_row(state, links, id, &older.key, lsn)?;
+        }
+    }
+    let old = if links.needs_old(id) { before(state, id, key)? } else { None };
+    rows::put(state, &derived, operation)?;
+    views::changed(state, &links.views, id, key, old.as_ref(), Some(row), lsn)
+}
+
+/// A row goes, and what is linked to it; `true` if it was there.
+fn delete_row(
+    state: &impl Change,
+    links: &Links,
+    id: StructureId,
+    key: &[u8],
+    lsn: Lsn,
+) -> Result<bool> {
+    let old = if links.needs_old(id) { before(state, id, key)? } else { None };
+    let there = rows::delete(state, &derived(state, id), key)?;
+    for vectors in linked(&links.vectors, id) {
+        delete_vector(state, vectors, key)?;
+    }
+    for cache in linked(&links.caches, id) {
+        cache::row_deleted(state, cache, key)?;
+    }
+    if let Some(old) = &old {
+        views::changed(state, &links.views, id, key, Some(old), None, lsn)?;
     }
     Ok(there)
 }
 
-fn delete_linked(state: &impl Change, links: &Links, operation: &Operation<'_>) -> Result<()> {
-    let id = operation.op.structure;
-    for vectors in linked(&links.vectors, id) {
-        delete_vector(state, vectors, operation)?;
+/// A row as it is before it changes.
+fn before(state: &impl Change, id: StructureId, key: &[u8]) -> Result<Option<Before>> {
+    let Some(version) = state.get(Tree::new(id, 0), key)? else { return Ok(None) };
+    before_of(state, version)
+}
+
+fn before_of(state: &impl Change, version: Version) -> Result<Option<Before>> {
+    let row = rows::old_row(state, &version.entry.slot)?;
+    Ok(row.map(|document| Before { lsn: version.lsn, document }))
+}
+
+/// `true` if there was one.
+fn delete_vector(state: &impl Change, id: StructureId, key: &[u8]) -> Result<bool> {
+    let tree = Tree::new(id, vectors::KEYS);
+    let there = state.get(tree, key)?.is_some();
+    if there {
+        let text = std::str::from_utf8(key).map_err(|_| Error::corruption("key is no text"))?;
+        state.set(tree, key, None);
+        state.delete_vector(id, text);
     }
-    for cache in linked(&links.caches, id) {
-        cache::row_deleted(state, cache, operation.key())?;
-    }
-    Ok(())
+    Ok(there)
 }
 
 /// Every version of a key goes, here and in what is linked to it; a mask stays.
-fn forget(state: &impl Change, links: &Links, operation: &Operation<'_>) -> Result<()> {
+fn forget(state: &impl Change, links: &Links, operation: &Operation<'_>, lsn: Lsn) -> Result<()> {
     let id = operation.op.structure;
     let key = operation.key();
+    if links.needs_old(id) {
+        let mut versions = Vec::new();
+        for version in state.versions(Tree::new(id, 0), key)? {
+            versions.extend(before_of(state, version)?);
+        }
+        views::forgotten(state, &links.views, id, key, &versions, lsn)?;
+    }
     forget_in(state, id, key)?;
     let vectors = linked(&links.vectors, id);
     for follower in vectors.chain(linked(&links.caches, id)) {
@@ -204,6 +293,8 @@ fn forget_in(state: &impl Change, id: StructureId, key: &[u8]) -> Result<()> {
         Kind::Graph {} => graph::forget(state, id, key)?,
         // Events are hidden by the mask; an audit leaf stays provable.
         Kind::Events { .. } | Kind::Audit {} => {}
+        // What a view has goes with what it was made of.
+        Kind::View { .. } => return Err(Error::corruption("a view's group was forgotten")),
     }
     state.mask(id, key);
     Ok(())

@@ -573,7 +573,8 @@ impl Shared {
         if !rebuild.is_empty() {
             return self.rebuild_locked(rebuild, Some(schema), |_, _| {});
         }
-        self.save_schema(Catalog::new(schema, Some(&known), &[]))
+        self.save_schema(Catalog::new(schema, Some(&known), &[]))?;
+        self.settle_policies(&self.store.catalog())
     }
 
     /// History older than asked for is not answered any more.
@@ -583,7 +584,13 @@ impl Shared {
         let newest = self.pipeline.visible().min(self.pipeline.durable());
         let horizon = self.pipeline.now().saturating_sub(history);
         let before = self.store.floor();
-        let floor = self.store.raise_floor(self.store.ledger.lsn_at(horizon, newest)?);
+        let lsn = self.store.ledger.lsn_at(horizon, newest)?;
+        if lsn > before {
+            // What is put off looks at the state before each change; what waits is read there.
+            self.store.index_everything()?;
+            self.store.reflect_below(lsn);
+        }
+        let floor = self.store.raise_floor(lsn);
         Ok(floor > before)
     }
 
@@ -596,10 +603,11 @@ impl Shared {
         let flushed = self.pipeline.flush_step();
         let ahead = self.pipeline.ahead_step();
         let idle = self.pipeline.idle_step();
+        let reflected = self.reflect_step();
         let aged = self.raise_floor();
         // The floor rises with time: no reason to look again at once.
         aged?;
-        Ok(flushed? | ahead? | idle?)
+        Ok(flushed? | ahead? | idle? | reflected?)
     }
 
     /// One step of any kind, for those who run without threads.
@@ -630,7 +638,8 @@ impl Shared {
         let lag = lag.map(|known| (known.name.clone(), self.lag_of(&catalog, known.id)));
         let policies = schema.structures.iter().map(|known| {
             let declared = known.policy_in_force().clone();
-            (known.name.clone(), PolicyInForce { declared, in_force: "eager" })
+            let in_force = known.policy_in_force().name();
+            (known.name.clone(), PolicyInForce { declared, in_force })
         });
         self.store.each_ordered(&catalog, |_, ordered| {
             let layers = ordered.layers();

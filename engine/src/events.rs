@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use crate::codec::{Decoder, put_bytes, put_varint};
+use crate::codec::{Decoder, put_bytes, put_varint, write};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::log::Lsn;
@@ -122,6 +122,35 @@ pub fn capture(
     state.set(Tree::new(structure, 0), &at, Some(entry));
 }
 
+/// The kind of the event that a row took the place of one that said otherwise.
+pub const CONTRADICTION: &str = "contradiction";
+
+/// Takes in that the row `newer` of `source`, written here, contradicts `older`.
+pub fn contradiction(
+    state: &impl Change,
+    structure: StructureId,
+    source: StructureId,
+    newer: &[u8],
+    older: (&[u8], Lsn),
+    lsn: Lsn,
+    positions: &mut Positions,
+) {
+    let meta = encode_meta(source, &[CONTRADICTION], Some(newer));
+    let at = place(lsn, positions.next(structure));
+    let mut payload = Vec::with_capacity(64);
+    write::map(&mut payload, 2);
+    for (name, key, version) in [("older", older.0, older.1), ("newer", newer, lsn)] {
+        write::text(&mut payload, name);
+        write::map(&mut payload, 2);
+        write::text(&mut payload, "key");
+        write::text(&mut payload, &String::from_utf8_lossy(key));
+        write::text(&mut payload, "version");
+        write::unsigned(&mut payload, version);
+    }
+    let entry = Entry::with_meta(meta, Slot::Inline(payload.into()));
+    state.set(Tree::new(structure, 0), &at, Some(entry));
+}
+
 /// Bounds of a scan: `after` exclusive, `until` inclusive, as (LSN, position).
 #[derive(Debug, Clone, Default)]
 pub struct Bounds {
@@ -231,5 +260,9 @@ impl Scan {
 
 /// A captured change is named after its source as it is called today.
 fn event_kind(schema: &Schema, origin: StructureId, kind: &str) -> String {
-    if origin == 0 { kind.to_owned() } else { format!("{}.{kind}", schema.name_of(origin)) }
+    if origin == 0 || kind == CONTRADICTION {
+        kind.to_owned()
+    } else {
+        format!("{}.{kind}", schema.name_of(origin))
+    }
 }

@@ -165,11 +165,19 @@ impl<'a> Rules<'a> {
         }
     }
 
+    /// No read of a structure without history sees what ended below this.
+    fn unread(&self) -> Lsn {
+        let newest = self.store.unread_below();
+        let catalog = self.store.catalog();
+        let known = self.structure.and_then(|structure| catalog.structures.get(&structure.id));
+        known.map_or(newest, |known| known.queue.oldest(newest))
+    }
+
     /// `bottom`: nothing older than what takes part exists.
     pub fn apply<T>(&self, bottom: bool, work: impl FnOnce(&Keep<'_>) -> T) -> T {
         let kind = self.structure.map(|structure| &structure.kind);
         let (floor, fleeting) = match kind {
-            Some(Kind::Cache { capacity, .. }) => (self.store.unread_below(), capacity.is_none()),
+            Some(Kind::Cache { capacity, .. }) => (self.unread(), capacity.is_none()),
             _ => (self.store.floor(), false),
         };
         let now = self.store.now();

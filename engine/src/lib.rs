@@ -45,6 +45,7 @@ pub mod vectors;
 pub mod backup;
 pub mod cache;
 pub mod merge_iterator;
+pub mod views;
 
 pub mod apply;
 pub mod materialised;
@@ -63,6 +64,7 @@ pub mod changes;
 pub mod database;
 pub mod reader;
 pub mod rebuild;
+pub mod reflection;
 pub mod scheduler;
 pub mod sealing;
 pub mod transaction;

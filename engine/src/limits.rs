@@ -4,6 +4,8 @@
 pub const KEY_BYTES_MAX: usize = 64 << 10;
 /// One stored value (document, payload, raw value), encoded.
 pub const VALUE_BYTES_MAX: usize = 32 << 20;
+/// One result of a view's function, encoded.
+pub const RESULT_BYTES_MAX: usize = 16 << 20;
 /// One commit, encoded: what one transaction may write.
 pub const COMMIT_BYTES_MAX: usize = 64 << 20;
 /// Operations in one commit.

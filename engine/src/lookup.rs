@@ -113,6 +113,18 @@ pub trait Change: Look {
     fn put_vector(&self, structure: StructureId, key: &str, vector: &[f32], slot: &Slot);
     fn delete_vector(&self, structure: StructureId, key: &str);
     fn forget_vector(&self, structure: StructureId, key: &str);
+    /// Whether a change to this structure is wanted at all.
+    fn changes(&self, _structure: StructureId) -> bool {
+        true
+    }
+    /// The index entries of a row that changes here are seen to later; `false`: they are not.
+    fn defer(&self, _structure: StructureId, _key: &[u8]) -> bool {
+        false
+    }
+    /// A group of a view became stale.
+    fn touch(&self, _view: StructureId, _group: &[u8]) {}
+    /// A version took the place of another that said otherwise.
+    fn superseded(&self) {}
 }
 
 /// One operation with its bytes at hand.

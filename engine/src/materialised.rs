@@ -11,10 +11,12 @@ use crate::error::{Error, Result};
 use crate::log::Lsn;
 use crate::ordered::run::Run;
 use crate::ordered::{Direction, Entry, Item, Ordered, Range, Slot};
+use crate::propagation::{Deferred, Queue};
 use crate::schema::{Kind, Structure};
 use crate::vector::codes::Coding;
 use crate::vector::file::GraphInfo;
 use crate::vectors::{Form, Searchable};
+use crate::views;
 
 pub struct Materialised {
     pub ordered: Ordered,
@@ -26,6 +28,10 @@ pub struct Materialised {
     ages: Option<Mutex<Option<Ages>>>,
     /// Commits up to here are in its runs.
     applied: AtomicU64,
+    /// What its policy does not show yet.
+    pub queue: Queue,
+    /// Rows with indexes: which rows' entries are to be seen to.
+    pub deferred: Option<Deferred>,
 }
 
 /// What files hold of a structure.
@@ -53,7 +59,10 @@ impl Materialised {
     pub fn new(structure: &Structure, held: Held) -> Self {
         let Held { runs, applied, graphs, unsealed } = held;
         let trees = match &structure.kind {
-            Kind::Rows { indexes, unique, .. } => 1 + indexes.len() + unique.len(),
+            Kind::Rows { indexes, unique, supersede, .. } => {
+                1 + indexes.len() + unique.len() + usize::from(!supersede.is_empty())
+            }
+            Kind::View { .. } => views::TREES,
             Kind::Cache { .. } | Kind::Graph {} => 2,
             _ => 1,
         };
@@ -72,7 +81,22 @@ impl Materialised {
             frontier,
             ages: ages.then(Mutex::default),
             applied: AtomicU64::new(applied),
+            queue: Queue::default(),
+            deferred: matches!(&structure.kind, Kind::Rows { indexes, .. } if !indexes.is_empty())
+                .then(Deferred::default),
         }
+    }
+
+    /// The indexes of rows are these trees.
+    pub fn is_deferrable(kind: &Kind, tree: u16) -> bool {
+        match kind {
+            Kind::Rows { indexes, .. } => (1..=indexes.len()).contains(&usize::from(tree)),
+            _ => false,
+        }
+    }
+
+    pub fn deferred_bytes(&self) -> usize {
+        self.deferred.as_ref().map_or(0, Deferred::bytes)
     }
 
     /// Whether a tree is asked for single keys: what the filters of its runs are for.
@@ -80,6 +104,7 @@ impl Materialised {
         match kind {
             Kind::Rows { .. } | Kind::Cache { .. } | Kind::Vectors { .. } => tree == 0,
             Kind::Context {} | Kind::Graph {} => true,
+            Kind::View { .. } => tree != views::MEMBERS,
             Kind::Events { .. } | Kind::Audit {} => false,
         }
     }

@@ -5,6 +5,10 @@
 //! 2. A cursor reads at the LSN of its beginning, holds no lock between pages, and ends with its
 //!    transaction, its database, or its lease.
 
+mod views;
+
+pub use views::Group;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -117,6 +121,18 @@ impl Reader {
         *self.pin.lock() = None;
     }
 
+    /// What a read of one structure sees. A read of the newest shows it all that waited.
+    fn look_into(&self, id: StructureId) -> Result<Box<dyn Look + '_>> {
+        self.show(id);
+        self.look()
+    }
+
+    fn show(&self, id: StructureId) {
+        if let At::Newest = self.at {
+            self.shared.store.show(id);
+        }
+    }
+
     fn look(&self) -> Result<Box<dyn Look + '_>> {
         self.check()?;
         Ok(match &self.at {
@@ -176,8 +192,9 @@ impl Reader {
     }
 
     /// The same view, fixed at its LSN for as long as a cursor needs it.
-    fn fixed(&self) -> Result<Self> {
+    fn fixed(&self, id: StructureId) -> Result<Self> {
         self.check()?;
+        self.show(id);
         match &self.at {
             At::Newest => {
                 let pin = Arc::new(self.shared.pin_newest()?);
@@ -202,6 +219,7 @@ impl Reader {
 
     /// A key of rows, cache or vectors (as little-endian floats).
     pub fn get(&self, id: StructureId, key: &[u8]) -> Result<Option<Bytes>> {
+        self.show(id);
         if let At::Newest = self.at {
             self.check()?;
             let lsn = self.shared.pipeline.strong()?;
@@ -216,7 +234,7 @@ impl Reader {
     }
 
     pub fn read(&self, id: StructureId, key: &[u8]) -> Result<Option<Found>> {
-        let found = self.find_one(&*self.look()?, id, key)?;
+        let found = self.find_one(&*self.look_into(id)?, id, key)?;
         found.map(|(value, lsn)| Ok(Found { value, lsn, time: self.time_of(lsn)? })).transpose()
     }
 
@@ -225,7 +243,7 @@ impl Reader {
         id: StructureId,
         keys: &[K],
     ) -> Result<Vec<Option<Bytes>>> {
-        let look = self.look()?;
+        let look = self.look_into(id)?;
         let one = |key: &K| Ok(self.find_one(&*look, id, key.as_ref())?.map(|(value, _)| value));
         keys.iter().map(one).collect()
     }
@@ -272,7 +290,7 @@ impl Reader {
     }
 
     pub fn contains(&self, id: StructureId, key: &[u8]) -> Result<bool> {
-        let look = self.look()?;
+        let look = self.look_into(id)?;
         let structure = structure(look.schema(), id)?;
         Ok(match &structure.kind {
             Kind::Rows { .. } | Kind::Vectors { .. } => look.get(Tree::new(id, 0), key)?.is_some(),
@@ -283,7 +301,7 @@ impl Reader {
 
     /// Keys, events, edges or names of a structure.
     pub fn count(&self, id: StructureId) -> Result<u64> {
-        let look = self.look()?;
+        let look = self.look_into(id)?;
         let structure = structure(look.schema(), id)?;
         match &structure.kind {
             Kind::Audit {} => Ok(audit::tree_size(structure.created, look.lsn())),
@@ -295,8 +313,21 @@ impl Reader {
                 let mut scan = events::Scan::new(&*look, id, &events::Bounds::default());
                 self.count_steps(|| Ok(scan.step(&*look, FILTER_STEP)?.len()))
             }
+            Kind::View { function, .. } if !function.stores_results() => {
+                drop(look);
+                self.count_groups(id)
+            }
             _ => look.count(Tree::new(id, 0)),
         }
+    }
+
+    fn count_groups(&self, id: StructureId) -> Result<u64> {
+        let mut after = None;
+        self.count_steps(|| {
+            let (found, next) = self.view_keys(id, after.as_deref(), FILTER_STEP)?;
+            after = next;
+            Ok(found.len())
+        })
     }
 
     fn count_steps(&self, mut step: impl FnMut() -> Result<usize>) -> Result<u64> {
@@ -311,7 +342,7 @@ impl Reader {
 
     /// Keys and values in key order.
     pub fn scan(&self, id: StructureId, bounds: &Bounds) -> Result<Cursor> {
-        let reader = self.fixed()?;
+        let reader = self.fixed(id)?;
         let source = {
             let look = reader.look()?;
             let structure = structure(look.schema(), id)?;
@@ -335,7 +366,7 @@ impl Reader {
         limit: Option<usize>,
         after: Option<&[u8]>,
     ) -> Result<Cursor> {
-        let reader = self.fixed()?;
+        let reader = self.fixed(id)?;
         let find = {
             let look = reader.look()?;
             let structure = structure(look.schema(), id)?;
@@ -351,7 +382,7 @@ impl Reader {
         conditions: &[u8],
         order: Option<&str>,
     ) -> Result<Explained> {
-        let look = self.look()?;
+        let look = self.look_into(id)?;
         let derived = documents(structure(look.schema(), id)?)?;
         Ok(rows::read::explain(&derived, &Query::parse(conditions, order)?))
     }
@@ -365,7 +396,7 @@ impl Reader {
         search: &Search,
         conditions: Option<&[u8]>,
     ) -> Result<Vec<Hit>> {
-        let look = self.look()?;
+        let look = self.look_into(id)?;
         self.check_search(&*look, id, query, search)?;
         match conditions {
             None => look.vector_search(id, &Nearby { query, search: *search, among: Among::All }),
@@ -384,7 +415,7 @@ impl Reader {
         count: usize,
         search: &Search,
     ) -> Result<Vec<Vec<Hit>>> {
-        let look = self.look()?;
+        let look = self.look_into(id)?;
         if count == 0 || !queries.len().is_multiple_of(count) {
             return if queries.is_empty() {
                 Ok(Vec::new())
@@ -406,7 +437,7 @@ impl Reader {
         id: StructureId,
         conditions: Option<&[u8]>,
     ) -> Result<(Access, Option<usize>)> {
-        let look = self.look()?;
+        let look = self.look_into(id)?;
         let filter =
             conditions.map(|conditions| Filter::new(&*look, id, conditions)).transpose()?;
         filtered::explain(&*look, id, filter.as_ref())
@@ -432,7 +463,7 @@ impl Reader {
     }
 
     pub fn events(&self, id: StructureId, bounds: &events::Bounds) -> Result<Cursor> {
-        let reader = self.fixed()?;
+        let reader = self.fixed(id)?;
         let scan = {
             let look = reader.look()?;
             let structure = structure(look.schema(), id)?;
@@ -450,7 +481,7 @@ impl Reader {
     }
 
     pub fn context_get(&self, id: StructureId, scope: &str, name: &str) -> Result<Option<Found>> {
-        let look = self.look()?;
+        let look = self.look_into(id)?;
         let key = context::key(scope, name);
         // Deleting the whole scope is a write of the scope's own key.
         look.note_key(id, &context::scope_key(scope));
@@ -460,13 +491,13 @@ impl Reader {
     }
 
     pub fn context_load(&self, id: StructureId, scope: &str) -> Result<Vec<(String, Arc<[u8]>)>> {
-        let look = self.look()?;
+        let look = self.look_into(id)?;
         context_tree(&*look, id)?;
         context::load(&*look, id, scope)
     }
 
     pub fn context_scopes(&self, id: StructureId) -> Result<Vec<String>> {
-        let look = self.look()?;
+        let look = self.look_into(id)?;
         context_tree(&*look, id)?;
         context::scopes(&*look, id)
     }
@@ -479,7 +510,7 @@ impl Reader {
         way: Way,
         depth: usize,
     ) -> Result<Vec<Neighbor>> {
-        let look = self.look()?;
+        let look = self.look_into(id)?;
         self.check_graph(&*look, id)?;
         if depth == 0 || depth > limits::GRAPH_DEPTH_MAX {
             return Err(Error::limit(format!(
@@ -491,7 +522,7 @@ impl Reader {
     }
 
     pub fn edges(&self, id: StructureId, node: &str) -> Result<Vec<Edge>> {
-        let look = self.look()?;
+        let look = self.look_into(id)?;
         self.check_graph(&*look, id)?;
         graph::edges(&*look, id, node)
     }

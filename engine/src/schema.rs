@@ -49,6 +49,10 @@ pub enum Kind {
         #[serde(default)]
         unique: Vec<Vec<String>>,
         codec: RowCodec,
+        /// Fields that say what a row is about: of all rows about one thing, only what was put
+        /// last is current.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        supersede: Vec<String>,
     },
     Vectors {
         dim: usize,
@@ -74,6 +78,51 @@ pub enum Kind {
     },
     Context {},
     Graph {},
+    View {
+        source: String,
+        by: Vec<String>,
+        #[serde(default)]
+        version: u64,
+        function: Function,
+        /// Microseconds that one call of the function may take.
+        #[serde(default)]
+        timeout: i64,
+        #[serde(default)]
+        on_error: String,
+    },
+}
+
+/// What a view makes of a group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "lowercase")]
+pub enum Function {
+    /// The caller's: its results are committed as data.
+    Custom,
+    Count,
+    Sum {
+        field: String,
+    },
+    /// The rows put last.
+    Latest {
+        n: u64,
+    },
+    /// The rows with the highest values of a field.
+    Top {
+        n: u64,
+        by: String,
+    },
+}
+
+impl Function {
+    /// Whether its results follow from the log without a call.
+    pub fn is_incremental(&self) -> bool {
+        *self != Self::Custom
+    }
+
+    /// Whether a result is stored for each group; else it is read off the group's rows.
+    pub fn stores_results(&self) -> bool {
+        !matches!(self, Self::Latest { .. } | Self::Top { .. })
+    }
 }
 
 fn default_codes() -> String {
@@ -90,6 +139,7 @@ impl Kind {
             Self::Cache { .. } => "cache",
             Self::Context {} => "context",
             Self::Graph {} => "graph",
+            Self::View { .. } => "view",
         }
     }
 }
@@ -168,8 +218,9 @@ impl Schema {
     fn check_kind(&self, structure: &Structure) -> Result<()> {
         let name = &structure.name;
         match &structure.kind {
-            Kind::Rows { indexes, unique, codec } => {
-                let all = indexes.iter().chain(unique);
+            Kind::Rows { indexes, unique, codec, supersede } => {
+                let about = (!supersede.is_empty()).then_some(supersede);
+                let all = indexes.iter().chain(unique).chain(about);
                 if *codec == RowCodec::Raw && all.clone().next().is_some() {
                     return Err(schema_error(format!(
                         "{name}: raw rows have no fields to index; use codec=\"msgpack\""
@@ -222,7 +273,55 @@ impl Schema {
                 self.check_reference(name, "source", source.as_deref())
             }
             Kind::Audit {} | Kind::Context {} | Kind::Graph {} => Ok(()),
+            Kind::View { source, by, function, .. } => self.check_view(name, source, by, function),
         }
+    }
+
+    /// A view groups documents, of rows or of another view, and no view is its own source.
+    fn check_view(
+        &self,
+        name: &str,
+        source: &str,
+        by: &[String],
+        function: &Function,
+    ) -> Result<()> {
+        check_index(name, by).map_err(|error| error.context("by="))?;
+        match function {
+            Function::Latest { n } | Function::Top { n, .. } if !(1..=10_000).contains(n) => {
+                return Err(schema_error(format!("{name}: n={n} is not within 1 to 10000")));
+            }
+            Function::Sum { field } | Function::Top { by: field, .. } => {
+                check_index(name, std::slice::from_ref(field))?;
+            }
+            _ => {}
+        }
+        let mut at = source;
+        for _ in 0..=self.structures.len() {
+            match self.named(at).map(|found| &found.kind) {
+                Some(Kind::Rows { codec: RowCodec::Msgpack, .. }) => return Ok(()),
+                Some(Kind::View { function, .. }) if !function.stores_results() => {
+                    return Err(schema_error(format!(
+                        "{name}: source={at:?} keeps no results of its own; group its source"
+                    )));
+                }
+                Some(Kind::View { source, .. }) => at = source,
+                Some(Kind::Rows { .. }) => {
+                    return Err(schema_error(format!(
+                        "{name}: source={at:?} has raw values; only documents can be grouped"
+                    )));
+                }
+                Some(other) => {
+                    return Err(schema_error(format!(
+                        "{name}: source={at:?} is of kind {}, not rows or a view",
+                        other.name()
+                    )));
+                }
+                None => {
+                    return Err(schema_error(format!("{name}: source names {at:?}, not declared")));
+                }
+            }
+        }
+        Err(schema_error(format!("{name}: source={source:?} leads back to itself")))
     }
 
     /// `rows=` and `source=` name text-keyed rows.
@@ -310,6 +409,13 @@ impl Structure {
         matches!(self.policy_in_force(), Policy::Lazy)
     }
 
+    /// Whether it may show a commit later than it was made. A view has its own way to tell how far
+    /// it is behind, and what an audit holds is read as of now.
+    pub fn may_lag(&self) -> bool {
+        let by_itself = matches!(self.kind, Kind::View { .. } | Kind::Audit {});
+        !by_itself && *self.policy_in_force() != Policy::Eager
+    }
+
     pub fn policy_in_force(&self) -> &Policy {
         self.policy_override.as_ref().unwrap_or(&self.policy)
     }
@@ -325,6 +431,7 @@ impl Structure {
             Kind::Vectors { rows: Some(rows), .. } => swap(rows),
             Kind::Cache { source: Some(source), .. } => swap(source),
             Kind::Events { capture } => capture.iter_mut().for_each(swap),
+            Kind::View { source, .. } => swap(source),
             _ => {}
         }
     }

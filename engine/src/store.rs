@@ -5,16 +5,19 @@
 //! 2. One applier changes it, in LSN order; readers take an LSN and see nothing newer.
 //! 3. The catalogue is replaced whole when the schema changes; a reader keeps the one it has.
 
+mod reflect;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use crate::apply::{self, Links};
 use crate::audit;
 use crate::clock::Micros;
-use crate::commit::prepared::Sequenced;
+use crate::commit::prepared::{Sequenced, Touched};
 use crate::error::Result;
 use crate::events::Positions;
 use crate::ledger::{LEDGER, Ledger};
@@ -42,6 +45,8 @@ pub struct Catalog {
     pub structures: HashMap<StructureId, Arc<Materialised>>,
     /// Whether commits carry salts and digests.
     pub audited: bool,
+    /// Whether some structure may show a commit later than it was made.
+    lags: bool,
 }
 
 impl Catalog {
@@ -49,6 +54,7 @@ impl Catalog {
     pub fn new(schema: Schema, known: Option<&Catalog>, fresh: &[StructureId]) -> Self {
         let links = Links::of(&schema);
         let audited = schema.structures.iter().any(|s| matches!(s.kind, Kind::Audit {}));
+        let lags = schema.structures.iter().any(Structure::may_lag);
         let structures = schema
             .structures
             .iter()
@@ -63,7 +69,7 @@ impl Catalog {
                 (structure.id, kept.cloned().unwrap_or_else(made))
             })
             .collect();
-        Self { schema, links, structures, audited }
+        Self { schema, links, structures, audited, lags }
     }
 
     /// The catalogue of `schema` whose structures hold what `found` has of them.
@@ -87,11 +93,17 @@ impl Catalog {
     }
 }
 
-/// These structures and those they capture: whether a delete changed anything is known only while
-/// its structure is replayed, too.
+/// These structures and those that tell them of changes: what a change took the place of is known
+/// only while its structure is replayed, too.
 pub fn with_sources(links: &Links, mut structures: Vec<StructureId>) -> Vec<StructureId> {
-    for id in structures.clone() {
-        structures.extend(links.captured_by(id));
+    let mut looked = 0;
+    while let Some(id) = structures.get(looked).copied() {
+        for source in links.told_by(id) {
+            if !structures.contains(&source) {
+                structures.push(source);
+            }
+        }
+        looked += 1;
     }
     structures.sort_unstable();
     structures.dedup();
@@ -107,7 +119,20 @@ fn must_rebuild(known: Option<&Catalog>, structure: &Structure) -> bool {
         return true;
     }
     match (&before.kind, &structure.kind) {
-        (Kind::Rows { indexes, .. }, Kind::Rows { indexes: new, .. }) => indexes != new,
+        (
+            Kind::Rows { indexes, supersede, .. },
+            Kind::Rows { indexes: new, supersede: new_supersede, .. },
+        ) => indexes != new || supersede != new_supersede,
+        (
+            Kind::View { source, by, version, function, .. },
+            Kind::View {
+                source: new_source,
+                by: new_by,
+                version: new_version,
+                function: new_function,
+                ..
+            },
+        ) => (source, by, version, function) != (new_source, new_by, new_version, new_function),
         (Kind::Events { capture }, Kind::Events { capture: new }) => capture != new,
         (
             Kind::Cache { source, capacity, .. },
@@ -212,7 +237,8 @@ impl Store {
 
     /// The state at an LSN by another catalogue than today's.
     pub fn snapshot_of(&self, catalog: Arc<Catalog>, lsn: Lsn) -> Snapshot<'_> {
-        Snapshot { store: self, catalog, lsn, writes: Writes::None, _pin: None }
+        let effects = Mutex::default();
+        Snapshot { store: self, catalog, lsn, writes: Writes::None, effects, _pin: None }
     }
 
     /// The state at a pinned LSN.
@@ -220,21 +246,25 @@ impl Store {
         Snapshot { _pin: Some(Arc::clone(&pin)), ..self.snapshot(pin.lsn()) }
     }
 
-    /// Takes a commit into every structure; the hash of its audit leaf.
-    pub fn apply(&self, commit: &Commit) -> Result<Option<audit::Hash>> {
-        let catalog = self.catalog.load();
+    /// Takes a commit into every structure.
+    pub fn apply(&self, commit: &Commit) -> Result<Applied> {
+        let catalog = self.catalog.load_full();
         self.values.admit(commit, |structure| {
             let known = catalog.structures.get(&structure);
             known.and_then(|known| known.vectors.as_ref()).is_some_and(Searchable::is_searched)
         });
-        self.replay(commit)
+        let applied = self.replay(commit)?;
+        if catalog.lags {
+            reflect::enqueue(&catalog, commit, applied.superseded);
+        }
+        Ok(applied)
     }
 
-    /// The same for a commit of old, whose values nobody may ask for soon.
-    pub fn replay(&self, commit: &Commit) -> Result<Option<audit::Hash>> {
-        let leaf = self.apply_to(&self.catalog(), commit, None)?;
+    /// The same for a commit of old, whose values nobody may ask for soon: it is reflected at once.
+    pub fn replay(&self, commit: &Commit) -> Result<Applied> {
+        let applied = self.apply_to(&self.catalog(), commit, None)?;
         self.ledger.record(commit);
-        Ok(leaf)
+        Ok(applied)
     }
 
     /// `only`: writes to any other structure are left out (its rebuilding).
@@ -243,7 +273,7 @@ impl Store {
         catalog: &Arc<Catalog>,
         commit: &Commit,
         only: Option<&[StructureId]>,
-    ) -> Result<Option<audit::Hash>> {
+    ) -> Result<Applied> {
         let snapshot = self.snapshot_of(Arc::clone(catalog), commit.lsn);
         let state = Snapshot { writes: only.map_or(Writes::All, Writes::Only), ..snapshot };
         let mut positions = Positions::new();
@@ -257,7 +287,8 @@ impl Store {
             let operation = Operation { frames: &commit.frames, op, number, slot };
             apply::operate(&state, &catalog.links, &operation, commit.lsn, &mut positions)?;
         }
-        push_leaves(catalog, commit, only)
+        let leaf = push_leaves(catalog, commit, only)?;
+        Ok(Applied { leaf, ..state.effects.into_inner() })
     }
 
     /// Every structure's trees, the ledger's first.
@@ -275,6 +306,9 @@ impl Store {
             active += ordered.active_bytes() as u64;
             sealed += ordered.sealed_bytes() as u64;
         });
+        for known in self.catalog.load().structures.values() {
+            active += known.deferred_bytes() as u64;
+        }
         (active, sealed)
     }
 
@@ -356,12 +390,37 @@ pub struct Snapshot<'a> {
     pub catalog: Arc<Catalog>,
     pub lsn: Lsn,
     writes: Writes<'a>,
+    /// What the applying comes to besides.
+    effects: Mutex<Applied>,
     _pin: Option<Arc<Pin>>,
+}
+
+/// What came of taking a commit in.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// The hash of its audit leaf.
+    pub leaf: Option<audit::Hash>,
+    /// Groups of views that it made stale.
+    pub touched: Vec<Touched>,
+    /// Some of its rows took the place of others that said otherwise.
+    pub superseded: bool,
 }
 
 impl Snapshot<'_> {
     fn ordered(&self, structure: StructureId) -> Option<&Ordered> {
         self.catalog.structures.get(&structure).map(|known| &known.ordered)
+    }
+
+    /// A tree in which all is done that its reads at this LSN rely on.
+    fn tree(&self, tree: Tree) -> Result<Option<&Ordered>> {
+        let Some(known) = self.catalog.structures.get(&tree.structure) else { return Ok(None) };
+        if tree.number > 0
+            && let Some(deferred) = &known.deferred
+            && deferred.needs(self.lsn)
+        {
+            self.store.index_deferred(&self.catalog, tree)?;
+        }
+        Ok(Some(&known.ordered))
     }
 
     pub fn side(
@@ -372,7 +431,7 @@ impl Snapshot<'_> {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Side> {
-        let Some(ordered) = self.ordered(tree.structure) else {
+        let Some(ordered) = self.tree(tree)? else {
             return Ok(Side { items: Vec::new(), full: false });
         };
         let items = ordered.page(tree.number, range, direction, after, self.lsn, limit)?;
@@ -517,7 +576,7 @@ impl Look for Snapshot<'_> {
     }
 
     fn state(&self, tree: Tree, key: &[u8]) -> Result<Option<(Lsn, Option<Entry>)>> {
-        match self.ordered(tree.structure) {
+        match self.tree(tree)? {
             Some(ordered) => ordered.state(tree.number, key, self.lsn),
             None => Ok(None),
         }
@@ -535,7 +594,7 @@ impl Look for Snapshot<'_> {
     }
 
     fn count(&self, tree: Tree) -> Result<u64> {
-        self.ordered(tree.structure).map_or(Ok(0), |ordered| ordered.count(tree.number, self.lsn))
+        self.tree(tree)?.map_or(Ok(0), |ordered| ordered.count(tree.number, self.lsn))
     }
 
     fn value(&self, slot: &Slot) -> Result<Arc<[u8]>> {
@@ -588,8 +647,45 @@ impl Change for Snapshot<'_> {
 
     fn prune(&self, tree: Tree, key: &[u8]) {
         if let Some(known) = self.written(tree.structure) {
-            known.ordered.prune(tree.number, key, self.store.unread_below());
+            let unread = known.queue.oldest(self.store.unread_below());
+            known.ordered.prune(tree.number, key, unread);
         }
+    }
+
+    fn changes(&self, structure: StructureId) -> bool {
+        match self.writes {
+            Writes::Only(only) => only.contains(&structure),
+            _ => true,
+        }
+    }
+
+    fn defer(&self, structure: StructureId, key: &[u8]) -> bool {
+        let (Writes::All, Some(known)) = (self.writes, self.catalog.structures.get(&structure))
+        else {
+            return false;
+        };
+        let Some(deferred) = &known.deferred else { return false };
+        let may_lag = self.structure(structure).is_some_and(Structure::may_lag);
+        // What comes behind work that was put off is put off, too.
+        if !may_lag && deferred.is_empty() {
+            return false;
+        }
+        if known.applied() < self.lsn {
+            deferred.push(self.lsn, key);
+        }
+        true
+    }
+
+    fn touch(&self, view: StructureId, group: &[u8]) {
+        let mut effects = self.effects.lock();
+        let known = effects.touched.iter().any(|(id, one)| *id == view && **one == *group);
+        if !known {
+            effects.touched.push((view, group.into()));
+        }
+    }
+
+    fn superseded(&self) {
+        self.effects.lock().superseded = true;
     }
 
     fn overfull(&self, structure: StructureId, capacity: u64) -> Result<Option<Item>> {
@@ -634,10 +730,12 @@ impl crate::commit::pipeline::Apply for Applier {
     }
 
     fn apply(&self, sequenced: &Sequenced) -> Result<()> {
-        if let Some(leaf) = self.0.apply(&sequenced.commit)? {
+        let applied = self.0.apply(&sequenced.commit)?;
+        if let Some(leaf) = applied.leaf {
             // An asynchronous commit is acknowledged before or after; the receipt takes either.
             sequenced.leaf.get_or_init(|| leaf);
         }
+        sequenced.touched.get_or_init(|| applied.touched);
         Ok(())
     }
 }

@@ -18,8 +18,10 @@ use parking_lot::RwLock;
 use crate::audit;
 use crate::batch::{Batch, Savepoint};
 use crate::clock::Micros;
+use crate::codec::msgpack::Shape;
 use crate::commit::conflicts::{ConflictKey, Space, conflict_key};
 use crate::commit::pipeline::{Baton, Submitted};
+use crate::commit::prepared::Touched;
 use crate::database::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
@@ -33,6 +35,7 @@ use crate::rows::{self, Derived};
 use crate::schema::{Kind, RowCodec, Structure, StructureId};
 use crate::snapshot::Pin;
 use crate::store::Catalog;
+use crate::views::{Made, View};
 use crate::{cache, context, events, graph, vector};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +78,8 @@ pub struct Receipt {
     pub durable: bool,
     /// Hash of the audit leaf, where an audit structure is declared.
     pub leaf: Option<[u8; 32]>,
+    /// Groups of views that it made stale; `None`: it is not applied yet.
+    pub touched: Option<Vec<Touched>>,
     pub txn: String,
 }
 
@@ -402,6 +407,37 @@ impl Transaction {
         }
     }
 
+    /// A result of a view's function. It is dropped when it is applied, if a newer one stands by
+    /// then or an input went.
+    pub fn put_result(
+        &mut self,
+        id: StructureId,
+        group: &[u8],
+        document: &[u8],
+        (input, covered): (Lsn, u64),
+    ) -> Result<()> {
+        self.check_open()?;
+        check_key(group)?;
+        let structure = self.structure(id)?;
+        let view = View::of(&self.catalog.schema, id)
+            .filter(|view| !view.function.is_incremental())
+            .ok_or_else(|| Self::wrong_kind(structure, "a view with a function"))?;
+        crate::codec::msgpack::check(document, Shape::Document)
+            .map_err(|error| error.context(format!("{}: the result", structure.name)))?;
+        if document.len() > limits::RESULT_BYTES_MAX {
+            return Err(Error::limit(format!(
+                "the result of {} is {} bytes long, at most {} are possible: store the large part \
+                 as rows",
+                structure.name,
+                document.len(),
+                limits::RESULT_BYTES_MAX
+            )));
+        }
+        let made = Made { input, definition: view.definition(), covered };
+        let value = Some((Codec::Msgpack, document));
+        self.push(OpKind::Put, id, group, &made.encode(), value)
+    }
+
     fn check_context(&self, id: StructureId) -> Result<()> {
         self.check_open()?;
         let structure = self.structure(id)?;
@@ -524,8 +560,14 @@ impl Transaction {
         self.open.store(false, Ordering::Release);
         if self.batch.read().is_empty() {
             let time = self.shared.time_of(self.lsn)?;
-            let receipt =
-                Receipt { lsn: self.lsn, time, durable: true, leaf: None, txn: self.txn() };
+            let receipt = Receipt {
+                lsn: self.lsn,
+                time,
+                durable: true,
+                leaf: None,
+                touched: None,
+                txn: self.txn(),
+            };
             return Ok((receipt, None));
         }
         self.shared.make_room()?;
@@ -558,6 +600,7 @@ impl Transaction {
             time: commit.time,
             durable: !ticket.acknowledged,
             leaf: self.catalog.audited.then(|| *ticket.sequenced.leaf.get_or_init(leaf)),
+            touched: ticket.sequenced.touched.get().cloned(),
             txn: self.txn(),
         };
         Ok((receipt, Some(baton)))

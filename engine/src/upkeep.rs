@@ -256,8 +256,11 @@ impl Shared {
     fn flush_locked(&self, must_checkpoint: bool) -> Result<bool> {
         // Taken first: whatever is sealed below lies before it or is told apart by its LSN.
         let mark = Mark::new(self.pipeline.replay_mark());
+        // Most of what was put off is done while commits go on.
+        self.store.index_everything()?;
         let (catalog, upto) = {
             let _paused = self.pipeline.pause_applying();
+            self.store.index_everything()?;
             let catalog = self.store.catalog();
             let upto = self.pipeline.visible();
             flush::seal(&self.store, &catalog, upto);
@@ -413,10 +416,13 @@ impl Shared {
         let ordered = &known.ordered;
         let shapes = ordered.shapes();
         let due = merge::choose(&shapes, self.options.fan_out).unwrap_or_default();
+        let (waiting, now) = (known.queue.waiting(), self.pipeline.now());
         Lag {
-            commits: 0,
-            age: 0.0,
-            memtable_bytes: (ordered.active_bytes() + ordered.sealed_bytes()) as u64,
+            commits: waiting.map_or(0, |waiting| waiting.commits),
+            age: waiting.map_or(0.0, |waiting| waiting.age(now) as f64 / 1e6),
+            memtable_bytes: (ordered.active_bytes()
+                + ordered.sealed_bytes()
+                + known.deferred_bytes()) as u64,
             runs: shapes.len() as u64,
             merge_bytes: shapes[due].iter().map(|shape| shape.bytes).sum(),
             unsealed: known.vectors.as_ref().map_or(0, Searchable::unsealed),

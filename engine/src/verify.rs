@@ -113,6 +113,7 @@ fn verify_in(
     if shared.options.mode == Mode::ReadWrite && shared.pipeline.failure().is_none() {
         shared.pipeline.flush()?;
     }
+    shared.store.index_everything()?;
     let target = shared.pipeline.durable().min(shared.pipeline.visible());
     let _pin = shared.store.snapshots.pin(oldest_sample(target));
     let catalog = shared.store.catalog();

@@ -53,6 +53,7 @@ from waferdb.errors import (
     VectorError,
     WaferError,
 )
+from waferdb.groups import Count, Group, Latest, Row, Sum, Top, TopicClusters
 from waferdb.policies import Policy, bounded, eager, hybrid, lazy
 from waferdb.results import (
     Change,
@@ -72,8 +73,9 @@ from waferdb.results import (
     Report,
     Stats,
     VectorPlan,
+    ViewStats,
 )
-from waferdb.structures import Audit, Cache, Context, Cursor, Events, Graph, Rows, Vectors
+from waferdb.structures import Audit, Cache, Context, Cursor, Events, Graph, Rows, Vectors, View
 
 __all__ = [
     "LIMITS",
@@ -87,6 +89,7 @@ __all__ = [
     "ConsistencyProof",
     "Context",
     "CorruptionError",
+    "Count",
     "Cursor",
     "Database",
     "DocumentError",
@@ -101,6 +104,7 @@ __all__ = [
     "Freshness",
     "FullError",
     "Graph",
+    "Group",
     "Head",
     "HistoryError",
     "Hit",
@@ -108,6 +112,7 @@ __all__ = [
     "InclusionProof",
     "Lag",
     "Latency",
+    "Latest",
     "LimitError",
     "LinkError",
     "LockedError",
@@ -126,12 +131,16 @@ __all__ = [
     "Recollection",
     "Remembered",
     "Report",
+    "Row",
     "Rows",
     "SchemaError",
     "SnapshotExpiredError",
     "StaleViewError",
     "Stats",
     "StorageError",
+    "Sum",
+    "Top",
+    "TopicClusters",
     "TransactionError",
     "UniqueError",
     "UnknownFormatError",
@@ -139,6 +148,8 @@ __all__ = [
     "VectorError",
     "VectorPlan",
     "Vectors",
+    "View",
+    "ViewStats",
     "WaferError",
     "__version__",
     "audit",

@@ -20,8 +20,11 @@ ENGINE_VERSION: Final[str]
 FORMAT_VERSION: Final[int]
 LIMITS: Final[dict[str, int]]
 
-# One committed transaction: (lsn, time, durable, leaf hash or None, transaction id)
-_Commit: TypeAlias = tuple[int, int, bool, bytes | None, str]
+# One committed transaction: (lsn, time, durable, leaf hash or None, transaction id, groups of views
+# that it made stale or None where it is not applied yet)
+_Commit: TypeAlias = tuple[int, int, bool, bytes | None, str, list[tuple[int, bytes]] | None]
+# Why a group is stale: (since, changed, removed, changes, time of since, bytes)
+_Stale: TypeAlias = tuple[int, int, int, int, int, int]
 
 @final
 class Engine:
@@ -41,6 +44,7 @@ class Engine:
         waf_budget: float | None,
         compression: str | None,  # "zstd"; None: values are stored as they are
         embedder: str | None,  # JSON identity of the embedder, checked against the stored one
+        clock: int | None = None,  # a clock of its own that begins then, and no threads
     ) -> Engine: ...
     def schema(self) -> str: ...  # JSON: the stored schema in force, with ids
     def close(self) -> None: ...
@@ -75,7 +79,22 @@ class Engine:
     def reader_at(self, lsn: int) -> Reader: ...  # as of a past LSN, pinned
     def reader_at_time(self, micros: int) -> Reader: ...
     def reader_now(self, at_least: int | None = None) -> Reader: ...  # pinned at the newest LSN
-    def wait(self, lsn: int, timeout: float | None = None) -> None: ...
+    def reader_for(
+        self,
+        structure: int,
+        strong: bool = False,
+        at_least: int | None = None,
+        max_age: int | None = None,
+        max_commits: int | None = None,
+    ) -> Reader: ...  # pinned where one structure stands, or further on
+    def reflect(self, structures: list[int]) -> None: ...  # they show all that is committed
+    def wait(
+        self, lsn: int, timeout: float | None = None, structures: list[int] | None = None
+    ) -> None: ...
+    def advance(self, micros: int) -> None: ...  # the clock it was opened with
+    def now(self) -> int: ...
+    def step(self) -> bool: ...
+    def batch_scale(self) -> float: ...
     def outcome(self, txn: str) -> str: ...  # "committed" | "absent"
     def flush(self) -> None: ...
     def drain(self, structures: list[int] | None) -> None: ...
@@ -110,7 +129,24 @@ class Reader:
     def lsn(self) -> int: ...
     @property
     def time(self) -> int: ...  # of that LSN's commit
+    @property
+    def behind(self) -> tuple[int, int]: ...  # commits, and microseconds since the first of them
     def close(self) -> None: ...
+    # Views. A group is its key in bytes; `values` a msgpack list of the fields it is made of.
+    def view_key(self, structure: int, values: bytes) -> bytes: ...
+    def view_group(
+        self, structure: int, group: bytes
+    ) -> tuple[tuple[bytes, int, int, int] | None, _Stale | None]: ...  # document, lsn, input, time
+    def view_inputs(
+        self, structure: int, group: bytes
+    ) -> list[tuple[bytes, bytes, int, int]]: ...  # key, document, lsn, time
+    def view_keys(
+        self, structure: int, after: bytes | None, limit: int
+    ) -> tuple[list[bytes], bytes | None]: ...
+    def view_stale(
+        self, structure: int, prefix: bytes, after: bytes | None, limit: int
+    ) -> tuple[list[tuple[bytes, _Stale]], bytes | None]: ...
+    def view_stale_count(self, structure: int) -> int: ...
     # Keyed structures: rows, cache, vectors. Keys are str or bytes as the structure has them.
     def get(self, structure: int, key: _Key) -> bytes | None: ...
     def read(
@@ -250,9 +286,15 @@ class Transaction:
     def forget(self, structure: int, key: Sequence[_Key]) -> None:
         """Masks every version of a key up to this commit, at every LSN: rows, vectors, cache,
         events (key,), context (scope, name), graph (src, relation, dst)."""
+    def put_result(
+        self, structure: int, group: _Key, document: _Key, input: int, covered: int
+    ) -> None: ...
     def note(self, actor: str | None, reason: str | None) -> None: ...
     def commit(self) -> _Commit: ...
     def rollback(self) -> None: ...
+
+def group_values(group: bytes) -> bytes:
+    """The values of a group's key, as a msgpack list."""
 
 def exceptions_module(name: str) -> None:
     """Tells the engine which module its exception classes live in."""

@@ -28,7 +28,8 @@ from waferdb.errors import (
     TransactionError,
     WaferError,
 )
-from waferdb.policies import Policy
+from waferdb.policies import Lazy, Policy
+from waferdb.refresh import Refresher
 from waferdb.results import Change, Commit, Receipt, Report, Stats
 from waferdb.scope import (
     AsOf,
@@ -153,6 +154,7 @@ class Database:
         history: units.Duration | None,
         create: bool,
         embedder: str | None,
+        clock: int | None = None,
     ) -> None:
         given = _directory(path, "path")
         for name, value, allowed in (
@@ -183,9 +185,11 @@ class Database:
             waf_budget=waf_budget,
             compression=compression,
             embedder=embedder,
+            clock=clock,
         )
         catalog = schema.Catalog(declared or {}, engine.schema())
         shared = Shared(engine, catalog, f"{type(self).__name__}({given!r})")
+        shared.refresher = Refresher(shared, threads=clock is None and mode == "rw")
         self._bound = {}
         self._scope = Live(shared, root=True)
         shared.handles.add(self)
@@ -369,6 +373,7 @@ class Database:
         if isolation not in ("snapshot", "serializable"):
             raise ValueError(f'isolation={isolation!r}: it is "snapshot" or "serializable"')
         live = self._live("transaction()")
+        live.shared.refresher.refuse_inside("the transaction")
         try:
             core = live.engine.begin(
                 txn=txn,
@@ -383,7 +388,7 @@ class Database:
                 f'{live.shared.label} was opened with mode="r" and has no transactions: use '
                 'snapshot() to read at one LSN, or open it with mode="rw" to write'
             ) from None
-        return self._derive(TransactionScope(live, core))
+        return self._derive(TransactionScope(live, core, priority == "critical"))
 
     def retry(
         self,
@@ -451,7 +456,9 @@ class Database:
             raise TypeError(f"every is an int, not {type(every).__name__}")
         if every < 1:
             raise ValueError(f"every={every}: a commit holds at least one write")
-        return self._derive(BatchScope(self._live("batch()"), every, priority))
+        live = self._live("batch()")
+        live.shared.refresher.refuse_inside("the batch")
+        return self._derive(BatchScope(live, every, priority))
 
     @property
     def receipt(self) -> Receipt:
@@ -510,10 +517,12 @@ class Database:
         Raises `TimeoutError` after `timeout` (a duration).
         """
         live = self._live("wait()")
-        for structure in structures:
-            self._member(structure)
+        named = [self._member(structure).id for structure in structures]
         seconds = None if timeout is None else units.duration(timeout, "timeout") / 1_000_000
-        live.engine.wait(lsn, seconds)
+        if not named:
+            members = live.shared.catalog.entries.values()
+            named = [member.id for member in members if not isinstance(member.policy, Lazy)]
+        live.engine.wait(lsn, seconds, named)
 
     def snapshot(self, as_of: AsOf | None = None) -> Self:
         """A read-only database at one LSN: now, or `as_of` an LSN, an aware `datetime` or ISO 8601
@@ -565,7 +574,9 @@ class Database:
         self._live("flush()").engine.flush()
 
     def drain(self, *structures: str | Structure, progress: Progress | None = None) -> None:
-        """Returns when all background work is done: queues applied, files written and merged.
+        """Returns when all background work is done: queues applied, views computed, files written
+        and merged. A view whose function fails stays stale; lazy structures are left out unless
+        they are named.
 
         Vectors are sealed into one graph each: those of `structures`, or of all that are not
         `lazy()` where none are named. `progress(done, total)` is called as it goes.
@@ -574,6 +585,7 @@ class Database:
         named = [self._member(structure) for structure in structures]
         if progress is not None:
             progress(0, 1)
+        live.shared.refresher.drain(named)
         live.engine.drain([structure.id for structure in named] if named else None)
         if progress is not None:
             progress(1, 1)
@@ -587,7 +599,8 @@ class Database:
         >>> db.stats().commits
         1
         """
-        return Stats._from_json(self._live("stats()").engine.stats())
+        live = self._live("stats()")
+        return Stats._from_json(live.engine.stats(), live.shared.refresher.stats())
 
     def verify(self, deep: bool = False, progress: Progress | None = None) -> Report:
         """Checks every checksum and that the structures agree; `deep` makes every structure again
@@ -602,35 +615,40 @@ class Database:
     def rebuild(self, structure: str | Structure, progress: Progress | None = None) -> None:
         """Drops what is derived of a structure and makes it again from the log."""
         live = self._live("rebuild()")
+        live.shared.refresher.refuse_inside("rebuild()")
         live.engine.rebuild(self._member(structure).id, progress)
 
     def drop(self, name: str) -> None:
         """Removes a structure for good; its id and history are not used again."""
         live = self._live("drop()")
+        live.shared.refresher.refuse_inside("drop()")
         live.engine.drop(self._member(name).name)
         live.shared.reload()
 
     def rename(self, old: str, new: str) -> None:
         """Gives a structure another name; declare it under that name from now on."""
         live = self._live("rename()")
+        live.shared.refresher.refuse_inside("rename()")
         schema.check_name(new, _RESERVED, f"rename of {old!r}")
         live.engine.rename(self._member(old).name, new)
         live.shared.reload()
 
     def set_policy(self, name: str, policy: Policy) -> None:
-        """Sets the policy of a `Rows` or `Vectors`; it stays until the declaration changes.
+        """Sets the policy of a structure from now on; it stays until the declaration changes.
 
-        Raises `SchemaError` for a structure that has none.
+        >>> import waferdb
+        >>> db = waferdb.open(":memory:", {"facts": waferdb.Rows()})
+        >>> db.set_policy("facts", waferdb.lazy())
+        >>> receipt = db.facts.put("a", {"n": 1})
+        >>> db.facts.get("a", consistency="eventual") is None
+        True
         """
         live = self._live("set_policy()")
+        live.shared.refresher.refuse_inside("set_policy()")
         _check_policy(policy)
         member = self._member(name)
-        if not isinstance(member.declaration, Rows | Vectors):
-            kind = type(member.declaration).__name__
-            raise SchemaError(
-                f"{member.name!r} is of kind {kind}, which has no policy; Rows and Vectors have one"
-            )
         live.engine.set_policy(member.name, json.dumps(policy.to_json()))
+        live.shared.reload()
 
     def backup(self, dst: str | os.PathLike[str], progress: Progress | None = None) -> None:
         """Copies the database, as of now, to the new directory `dst` while writes go on."""
@@ -807,6 +825,8 @@ def _close_all() -> None:
     failure: WaferError | None = None
     for shared in list(_open):
         try:
+            if not shared.over:
+                shared.refresher.stop()
             shared.engine.close()
             shared.end()
         except WaferError as error:

@@ -1,13 +1,14 @@
 """When a structure reflects a commit, and how fresh a read must be.
 
-A policy is declared with a structure and stored with the database. In this release every structure
-is applied before its commit returns, whatever its policy; `db.stats().policies` says so.
+A policy is declared with a structure and stored with the database; `db.set_policy` changes it.
+Under every policy a strong read sees everything, and a deletion is reflected at once.
 """
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from waferdb import units
+from waferdb.errors import SchemaError
 
 __all__ = [
     "Bounded",
@@ -128,6 +129,13 @@ def bounded(max_age: units.Duration | None = None, *, max_commits: int | None = 
         if max_commits < 0:
             raise ValueError(f"max_commits={max_commits} is negative")
     return Bounded(None if max_age is None else units.duration(max_age, "max_age"), max_commits)
+
+
+def check(policy: object) -> Policy:
+    """A policy, else `SchemaError`."""
+    if not isinstance(policy, Policy):
+        raise SchemaError(f"policy={policy!r}: it is eager(), lazy() or hybrid(…)")
+    return policy
 
 
 def from_json(stored: dict[str, Any]) -> Policy:

@@ -41,6 +41,7 @@ __all__ = [
     "Report",
     "Stats",
     "VectorPlan",
+    "ViewStats",
 ]
 
 Key = str | bytes
@@ -53,10 +54,13 @@ class Receipt:
     `PendingError` until the commit, and for good if there is none.
     """
 
-    __slots__ = ("_commit", "_fate")
+    __slots__ = ("_commit", "_fate", "_lagging")
 
-    def __init__(self, commit: "_core._Commit | None" = None) -> None:
+    def __init__(
+        self, commit: "_core._Commit | None" = None, lagging: tuple[str, ...] = ()
+    ) -> None:
         self._commit = commit
+        self._lagging = lagging
         self._fate = "its transaction has not committed yet"
 
     def _committed(self) -> "_core._Commit":
@@ -92,9 +96,10 @@ class Receipt:
 
     @property
     def lagging(self) -> tuple[str, ...]:
-        """The eager structures that do not reflect the commit yet: none in this release."""
+        """The views that were to reflect the commit before the call returned and do not yet: their
+        functions failed or ran past their time. `db.stats().views` says why."""
         self._committed()
-        return ()
+        return self._lagging
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Receipt):
@@ -327,6 +332,17 @@ class Lag:
 
 
 @dataclass(frozen=True, slots=True)
+class ViewStats:
+    """Of a view since the database was opened: how many of its groups are `stale`, how many results
+    were `computed` and how many calls `failed`, and why groups are `stalled`, by their keys."""
+
+    stale: int
+    computed: int
+    failed: int
+    stalled: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Latency:
     """A latency histogram: how many, and percentiles and maximum in microseconds."""
 
@@ -345,7 +361,7 @@ class Stats:
     `waf` their ratio (0.0 before the first write). `by` maps (structure, cause) to bytes, with the
     causes log, flush, merge, seal, checkpoint and reclaim. `files` maps names to bytes, `latency`
     the operations to their histograms, `lag` the structures to what they lack, `policies` the
-    structures to `{"declared": …, "in_force": …}`: in this release "eager" whatever is declared.
+    structures to `{"declared": …, "in_force": …}`, `views` the views to their groups' fates.
     `compression` has, of the values that were tried, `values`, `bytes_in` and `bytes_out`, and how
     many `dictionaries` the log holds. `torn_tail` tells what opening dropped at the end of the log,
     if anything: bytes of a write that was never acknowledged.
@@ -367,6 +383,7 @@ class Stats:
     compression: Mapping[str, int] = field(default_factory=dict)
     torn_tail: str | None = None
     rebuilt: str | None = None
+    views: Mapping[str, ViewStats] = field(default_factory=dict)
 
     @property
     def waf(self) -> float:
@@ -379,7 +396,7 @@ class Stats:
         return self.commits / self.syncs if self.syncs else 0.0
 
     @classmethod
-    def _from_json(cls, text: str) -> "Stats":
+    def _from_json(cls, text: str, views: Mapping[str, ViewStats] | None = None) -> "Stats":
         raw = json.loads(text)
         return cls(
             lsn=raw["lsn"],
@@ -411,6 +428,7 @@ class Stats:
             compression=raw["compression"],
             torn_tail=raw["torn_tail"],
             rebuilt=raw["rebuilt"],
+            views=dict(views or {}),
         )
 
     def _summary(self) -> list[tuple[str, str]]:
@@ -436,13 +454,16 @@ class Stats:
             (f"bytes of {structure or 'the log'} for {cause}", f"{count:,}")
             for (structure, cause), count in sorted(self.by.items())
         ]
-        waiting = [
-            name
-            for name, policy in self.policies.items()
-            if policy["declared"] != {"kind": "eager"}
+        rows += [
+            (f"{name} lacks", f"{lag.commits:,} commits, the first {lag.age} old")
+            for name, lag in self.lag.items()
+            if lag.commits
         ]
-        if waiting:
-            rows.append(("applied eagerly all the same", ", ".join(waiting)))
+        rows += [
+            (f"{name} is stale in", f"{view.stale:,} groups; {len(view.stalled):,} fail")
+            for name, view in self.views.items()
+            if view.stale
+        ]
         return rows
 
     def __repr__(self) -> str:

@@ -10,14 +10,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from waferdb import policies
 from waferdb.errors import SchemaError
+from waferdb.policies import Policy
 from waferdb.scope import names_of
-from waferdb.structures import Audit, Cache, Context, Events, Graph, Rows, Structure, Vectors
+from waferdb.structures import Audit, Cache, Context, Events, Graph, Rows, Structure, Vectors, View
 
 __all__ = ["Catalog", "Member", "check", "check_name", "to_json"]
 
 _KINDS: dict[str, type[Structure]] = {
-    kind.KIND: kind for kind in (Rows, Vectors, Events, Audit, Cache, Context, Graph)
+    kind.KIND: kind for kind in (Rows, Vectors, Events, Audit, Cache, Context, Graph, View)
 }
 
 
@@ -94,23 +96,32 @@ def _linker(structures: dict[str, Structure], owner: str) -> Any:
 class Member:
     """One structure of an open database."""
 
-    __slots__ = ("declaration", "id", "name")
+    __slots__ = ("declaration", "id", "name", "policy", "source")
 
-    def __init__(self, name: str, structure_id: int, declaration: Structure) -> None:
+    def __init__(
+        self,
+        name: str,
+        structure_id: int,
+        declaration: Structure,
+        policy: Policy,
+    ) -> None:
         self.name = name
         self.id = structure_id
         self.declaration = declaration
+        self.policy = policy  # in force
+        self.source: int | None = None  # of a view
 
 
 class Catalog:
     """The structures of an open database by name: as declared where declared, else as stored."""
 
-    __slots__ = ("_declared", "_links", "entries")
+    __slots__ = ("_declared", "_links", "_sources", "entries")
 
     def __init__(self, declared: Mapping[str, Structure], stored: str) -> None:
         self._declared = dict(declared)
         self.entries: dict[str, Member] = {}
         self._links: dict[str, str] = {}
+        self._sources: dict[str, str] = {}
         for item in json.loads(stored)["structures"]:
             name = item["name"]
             kind = _KINDS.get(item["kind"])
@@ -122,14 +133,24 @@ class Catalog:
             declaration = self._declared.get(name)
             if declaration is None or type(declaration).KIND != kind.KIND:
                 declaration = kind._from_json(item)
-            self.entries[name] = Member(name, item["id"], declaration)
+            policy = item.get("policy_override") or item["policy"]
+            member = Member(name, item["id"], declaration, policies.from_json(policy))
+            self.entries[name] = member
             if item.get("rows") is not None:
                 self._links[name] = item["rows"]
+            if kind is View:
+                self._sources[name] = item["source"]
+        for name, source in self._sources.items():
+            self.entries[name].source = self.entries[source].id
 
     def link_of(self, name: str) -> Member | None:
         """The rows that vectors are linked to."""
         target = self._links.get(name)
         return None if target is None else self.entries.get(target)
+
+    def source_of(self, name: str) -> Member:
+        """What a view is a view of."""
+        return self.entries[self._sources[name]]
 
     def reloaded(self, stored: str) -> Catalog:
         """The catalog of a schema that changed."""

@@ -28,6 +28,7 @@ from waferdb.results import Key, Receipt
 if TYPE_CHECKING:
     from waferdb.database import Database
     from waferdb.policies import Consistency
+    from waferdb.refresh import Refresher
     from waferdb.schema import Catalog
 
 P = ParamSpec("P")
@@ -68,7 +69,9 @@ def past_reader(engine: _core.Engine, as_of: AsOf) -> _core.Reader:
 class Shared:
     """What all handles of one open database share: the engine and its structures."""
 
-    __slots__ = ("__weakref__", "catalog", "engine", "handles", "label", "over")
+    __slots__ = ("__weakref__", "catalog", "engine", "handles", "label", "over", "refresher")
+
+    refresher: Refresher  # of its views
 
     def __init__(self, engine: _core.Engine, catalog: Catalog, label: str) -> None:
         self.engine = engine
@@ -87,6 +90,7 @@ class Shared:
     def reload(self) -> None:
         """Takes over a schema that changed; handles bind their structures again."""
         self.catalog = self.catalog.reloaded(self.engine.schema())
+        self.refresher.reload(self)
         for handle in list(self.handles):
             handle._bound.clear()
 
@@ -139,8 +143,10 @@ class Scope:
         """The reader of plain reads: the newest committed state of the scope."""
         self._refuse()
 
-    def reader(self, consistency: Consistency | None, as_of: AsOf | None) -> _core.Reader:
-        """A reader pinned at the LSN that the arguments ask for."""
+    def reader(
+        self, consistency: Consistency | None, as_of: AsOf | None, structure: int
+    ) -> _core.Reader:
+        """A reader of one structure, pinned at an LSN that the arguments ask for."""
         self._refuse()
 
     def write(self, op: Operation[P], *args: P.args, **kwargs: P.kwargs) -> Receipt:
@@ -172,8 +178,10 @@ UNBOUND = Scope()
 class Live(Scope):
     """The open database: reads see the newest commit, each write is a commit."""
 
-    __slots__ = ("_reader", "_session", "_session_lock", "_shared", "engine", "root")
+    __slots__ = ("_reader", "_session_lock", "_shared", "engine", "root", "session")
     what = "the database"
+
+    session: int  # the newest LSN that this handle committed
 
     def __init__(self, shared: Shared, root: bool) -> None:
         super().__init__(shared)
@@ -181,7 +189,7 @@ class Live(Scope):
         self.engine = shared.engine
         self.root = root
         self.plain = self._reader = shared.engine.reader()
-        self._session = 0
+        self.session = 0
         self._session_lock = threading.Lock()
 
     @property
@@ -203,27 +211,38 @@ class Live(Scope):
         if self.over and self.ended:
             raise ClosedError(f"{self._shared.label} is closed; open it again")
 
-    def committed(self, lsn: int) -> None:
-        """Remembers a commit of this handle for `consistency="session"`."""
+    def committed(self, commit: _core._Commit, critical: bool = False) -> tuple[str, ...]:
+        """Remembers a commit of this handle for `consistency="session"`, and sees to the views that
+        reflect it before the call returns; those that do not yet."""
+        lsn = commit[0]
         with self._session_lock:
-            if lsn > self._session:
-                self._session = lsn
+            if lsn > self.session:
+                self.session = lsn
+        touched = commit[5]
+        if touched is not None and not touched:
+            return ()
+        return self._shared.refresher.after_commit(commit, critical)
 
     def strong(self) -> _core.Reader:
         if self.over:
             self.check_open()
         return self._reader
 
-    def reader(self, consistency: Consistency | None, as_of: AsOf | None) -> _core.Reader:
+    def reader(
+        self, consistency: Consistency | None, as_of: AsOf | None, structure: int
+    ) -> _core.Reader:
         self.check_open()
         check_consistency(consistency, as_of)
         if as_of is not None:
             return past_reader(self.engine, as_of)
         if isinstance(consistency, int):
-            return self.engine.reader_now(consistency)
+            return self.engine.reader_for(structure, at_least=consistency)
         if consistency == "session":
-            return self.engine.reader_now(self._session or None)
-        return self.engine.reader_now()
+            return self.engine.reader_for(structure, at_least=self.session)
+        if isinstance(consistency, Bounded):
+            age, commits = consistency.max_age, consistency.max_commits
+            return self.engine.reader_for(structure, max_age=age, max_commits=commits)
+        return self.engine.reader_for(structure, strong=consistency != "eventual")
 
     def write(self, op: Operation[P], *args: P.args, **kwargs: P.kwargs) -> Receipt:
         return self._commit(None, op, *args, **kwargs)
@@ -236,6 +255,7 @@ class Live(Scope):
     ) -> Receipt:
         if self.over:
             self.check_open()
+        self._shared.refresher.refuse_inside("the write")
         core = self.engine.begin(durability=durability, mode="single")
         try:
             op(core, *args, **kwargs)
@@ -243,17 +263,16 @@ class Live(Scope):
             core.rollback()
             raise
         commit = core.commit()
-        self.committed(commit[0])
-        return Receipt(commit)
+        return Receipt(commit, self.committed(commit))
 
     def put(
         self, structure: int, key: Key, value: bytes, if_version: int | None, if_absent: bool
     ) -> Receipt:
         if self.over:
             self.check_open()
+        self._shared.refresher.refuse_inside("the write")
         commit = self.engine.put(structure, key, value, if_version, if_absent)
-        self.committed(commit[0])
-        return Receipt(commit)
+        return Receipt(commit, self.committed(commit))
 
     def live(self, call: str) -> Live:
         self.check_open()
@@ -264,6 +283,8 @@ class Live(Scope):
         if self.over and self.ended:
             return
         if self.root:
+            self._shared.refresher.refuse_inside("close()")
+            self._shared.refresher.stop()
             self.engine.close()
             self._shared.end()
         else:
@@ -303,7 +324,9 @@ class Snapshot(Scope):
             raise ClosedError("the snapshot is closed; take another one")
         return self._reader
 
-    def reader(self, consistency: Consistency | None, as_of: AsOf | None) -> _core.Reader:
+    def reader(
+        self, consistency: Consistency | None, as_of: AsOf | None, structure: int
+    ) -> _core.Reader:
         return reader_within(self, consistency, as_of)
 
     def write(self, op: Operation[P], *args: P.args, **kwargs: P.kwargs) -> Receipt:

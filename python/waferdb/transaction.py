@@ -27,7 +27,7 @@ P = ParamSpec("P")
 _BATCH_BYTES = _core.LIMITS["commit_bytes_max"] // 4
 
 
-def _commit(core: _core.Transaction, receipt: Receipt, parent: Live) -> None:
+def _commit(core: _core.Transaction, receipt: Receipt, parent: Live, critical: bool) -> None:
     answer: list[_core._Commit] = []
     try:
         # The list holds the answer before a signal that came meanwhile can raise: an interrupt
@@ -42,16 +42,17 @@ def _commit(core: _core.Transaction, receipt: Receipt, parent: Live) -> None:
     finally:
         if answer:
             receipt._commit = answer[0]
-            parent.committed(answer[0][0])
+            receipt._lagging = parent.committed(answer[0], critical)
 
 
 class TransactionScope(Scope):
     """One transaction: reads at its snapshot and its own writes, committed together."""
 
-    __slots__ = ("_parent", "tx")
+    __slots__ = ("_critical", "_parent", "tx")
     what = "a transaction"
 
-    def __init__(self, parent: Live, core: _core.Transaction) -> None:
+    def __init__(self, parent: Live, core: _core.Transaction, critical: bool) -> None:
+        self._critical = critical
         self.base = self._parent = parent
         self.over = False
         self.plain = None
@@ -83,7 +84,9 @@ class TransactionScope(Scope):
             reader = self.plain = self.tx.reader()
         return reader
 
-    def reader(self, consistency: Consistency | None, as_of: AsOf | None) -> _core.Reader:
+    def reader(
+        self, consistency: Consistency | None, as_of: AsOf | None, structure: int
+    ) -> _core.Reader:
         self.check_open()
         return reader_within(self, consistency, as_of)
 
@@ -103,7 +106,7 @@ class TransactionScope(Scope):
             self.rollback()
         elif not self.over:
             self.over = True
-            _commit(self.tx, self.receipt, self._parent)
+            _commit(self.tx, self.receipt, self._parent, self._critical)
 
 
 class BatchScope(Scope):
@@ -138,7 +141,9 @@ class BatchScope(Scope):
     def strong(self) -> _core.Reader:
         raise TransactionError("a batch only writes; read on the database or in a transaction")
 
-    def reader(self, consistency: Consistency | None, as_of: AsOf | None) -> _core.Reader:
+    def reader(
+        self, consistency: Consistency | None, as_of: AsOf | None, structure: int
+    ) -> _core.Reader:
         return self.strong()
 
     def write(self, op: Operation[P], *args: P.args, **kwargs: P.kwargs) -> Receipt:
@@ -160,7 +165,7 @@ class BatchScope(Scope):
         if core is not None:
             writes = core.operations
             try:
-                _commit(core, self.receipt, self._parent)
+                _commit(core, self.receipt, self._parent, self._priority == "critical")
             except ConflictError as error:
                 error.add_note(
                     f"the batch gave up the {writes} writes since its last commit; "

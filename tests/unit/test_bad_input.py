@@ -763,13 +763,11 @@ def test_a_policy_that_is_none_is_a_type_error(db: Any, policy: Any) -> None:
         db.set_policy("facts", policy)
 
 
-def test_a_structure_without_a_policy_takes_none(db: Any) -> None:
-    for name in ("audit", "session", "events", "context", "entities"):
-        with pytest.raises(waferdb.SchemaError) as caught:
-            db.set_policy(name, waferdb.lazy())
-        said(caught.value, f"{name!r} is of kind")
-    db.set_policy("facts", waferdb.lazy())
-    db.set_policy("embeddings", waferdb.eager())
+def test_every_structure_takes_a_policy(db: Any) -> None:
+    for name in ("facts", "audit", "session", "events", "context", "entities"):
+        db.set_policy(name, waferdb.lazy())
+        assert db.stats().policies[name]["in_force"] == "lazy"
+        db.set_policy(name, waferdb.eager())
 
 
 @pytest.mark.parametrize("dst", ["", ":memory:", "a\0b"])

@@ -44,6 +44,7 @@ def test_the_stored_form() -> None:
         "ttl": 1_800_000_000,
         "source": "facts",
         "capacity": None,
+        "policy": {"kind": "eager"},
     }
     assert stored["events"] == {"kind": "events", "capture": ["facts"]}
     assert [stored[name] for name in ("audit", "context", "entities")] == [

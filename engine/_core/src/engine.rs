@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use waferdb::audit_log;
+use waferdb::clock::ManualClock;
 use waferdb::database::{Database, Shared, parse_durability};
 use waferdb::error::{Error, ErrorKind, Result};
 use waferdb::log::record::Priority;
 use waferdb::options::{Mode, Options, memtable_of, parse_compression};
 use waferdb::propagation::Policy;
+use waferdb::reflection::{Behind, Want};
 use waferdb::schema::Schema;
 use waferdb::storage::Storage;
 use waferdb::storage::disk::DiskStorage;
@@ -43,7 +45,7 @@ type Entry<'py> = (
 
 /// One open database.
 #[pyclass(frozen, module = "waferdb._core")]
-pub struct Engine(Home<Database>);
+pub struct Engine(Home<Database>, Option<Arc<ManualClock>>);
 
 impl Engine {
     pub fn database<'a>(&'a self, py: Python<'_>) -> PyResult<&'a Database> {
@@ -70,7 +72,7 @@ impl Engine {
         make: impl FnOnce(&Database) -> Result<waferdb::reader::Reader> + Send,
     ) -> PyResult<Reader> {
         let shared = Arc::clone(self.shared(py)?);
-        Ok(Reader::new(shared, self.detached(py, make)?))
+        Ok(Reader::new(shared, self.detached(py, make)?, Behind::default()))
     }
 }
 
@@ -138,7 +140,7 @@ impl Engine {
     #[staticmethod]
     #[pyo3(signature = (
         path, schema, *, mode, create, durability, memory, memtable, history, waf_budget,
-        compression, embedder
+        compression, embedder, clock=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "as the Python layer calls it")]
     fn open(
@@ -154,10 +156,12 @@ impl Engine {
         waf_budget: Option<f64>,
         compression: Option<Text<'_>>,
         embedder: Option<Text<'_>>,
+        clock: Option<i64>,
     ) -> PyResult<Self> {
         let (schema, embedder) = (schema.map(|text| text.0), embedder.map(|text| text.0));
+        let clock = clock.map(|start| Arc::new(ManualClock::new(start)));
         let open = || {
-            let options = Options {
+            let mut options = Options {
                 mode: parse_mode(mode.0)?,
                 create,
                 durability: parse_durability(durability.0)?,
@@ -168,13 +172,44 @@ impl Engine {
                 compression: parse_compression(compression.map(|text| text.0))?,
                 ..Options::default()
             };
+            if let Some(clock) = &clock {
+                options.clock = Arc::<ManualClock>::clone(clock);
+                options.background = false;
+            }
             let storage: Arc<dyn Storage> = match path {
                 Some(path) => Arc::new(DiskStorage::new(path)),
                 None => Arc::new(MemoryStorage::new()),
             };
             Database::open(storage, options, schema_of(schema, embedder)?)
         };
-        Ok(Self(Home::new(py.detach(open).or_raise(py)?)))
+        let database = py.detach(open).or_raise(py)?;
+        Ok(Self(Home::new(database), clock))
+    }
+
+    /// Moves the clock that the database was opened with, by microseconds.
+    fn advance(&self, py: Python<'_>, micros: Natural) -> PyResult<()> {
+        match &self.1 {
+            Some(clock) => {
+                clock.advance(Duration::from_micros(micros.0));
+                Ok(())
+            }
+            None => Err(Error::argument("the machine's own clock cannot be moved")).or_raise(py),
+        }
+    }
+
+    /// Engine time, in microseconds since 1970.
+    fn now(&self, py: Python<'_>) -> PyResult<i64> {
+        Ok(self.shared(py)?.pipeline.now())
+    }
+
+    /// The part of their declared bounds that hybrid structures may use.
+    fn batch_scale(&self, py: Python<'_>) -> PyResult<f64> {
+        Ok(self.shared(py)?.batch_scale())
+    }
+
+    /// One background step, where no threads take them; `False`: none was due.
+    fn step(&self, py: Python<'_>) -> PyResult<bool> {
+        self.detached(py, Database::step)
     }
 
     fn schema(&self, py: Python<'_>) -> PyResult<String> {
@@ -271,7 +306,40 @@ impl Engine {
 
     fn reader(&self, py: Python<'_>) -> PyResult<Reader> {
         let database = self.database(py)?;
-        Ok(Reader::new(Arc::clone(database.shared()), database.reader()))
+        let shared = Arc::clone(database.shared());
+        Ok(Reader::new(shared, database.reader(), Behind::default()))
+    }
+
+    /// Reads of one structure that see everything (`strong`), or at least an LSN, or all but what
+    /// came in the last `max_age` microseconds or `max_commits` commits, or (without any of them)
+    /// what it shows.
+    #[pyo3(signature = (structure, strong=false, at_least=None, max_age=None, max_commits=None))]
+    fn reader_for(
+        &self,
+        py: Python<'_>,
+        structure: u32,
+        strong: bool,
+        at_least: Option<Natural>,
+        max_age: Option<i64>,
+        max_commits: Option<Natural>,
+    ) -> PyResult<Reader> {
+        let want = match (at_least, max_age, max_commits) {
+            _ if strong => Want::Strong,
+            (Some(lsn), ..) => Want::AtLeast(lsn.0),
+            (None, None, None) => Want::Eventual,
+            (None, max_age, max_commits) => {
+                Want::Bounded { max_age, max_commits: max_commits.map(|most| most.0) }
+            }
+        };
+        let shared = Arc::clone(self.shared(py)?);
+        let read = |database: &Database| database.reader_for(structure, want);
+        let (reader, behind) = self.detached(py, read)?;
+        Ok(Reader::new(shared, reader, behind))
+    }
+
+    /// These structures show everything committed so far.
+    fn reflect(&self, py: Python<'_>, structures: Vec<u32>) -> PyResult<()> {
+        self.detached(py, |database| database.reflect(Some(&structures)))
     }
 
     fn reader_at(&self, py: Python<'_>, lsn: Natural) -> PyResult<Reader> {
@@ -287,8 +355,15 @@ impl Engine {
         self.reading(py, |database| database.reader_now(at_least.map(|least| least.0)))
     }
 
-    #[pyo3(signature = (lsn, timeout=None))]
-    fn wait(&self, py: Python<'_>, lsn: Natural, timeout: Option<f64>) -> PyResult<()> {
+    #[pyo3(signature = (lsn, timeout=None, structures=None))]
+    fn wait(
+        &self,
+        py: Python<'_>,
+        lsn: Natural,
+        timeout: Option<f64>,
+        structures: Option<Vec<u32>>,
+    ) -> PyResult<()> {
+        let structures = structures.unwrap_or_default();
         // Too far away to be reached is no deadline.
         let left = |seconds: f64| Duration::try_from_secs_f64(seconds.max(0.0)).ok();
         let deadline = timeout.and_then(left).and_then(|left| Instant::now().checked_add(left));
@@ -296,7 +371,7 @@ impl Engine {
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let slice = left.map_or(SIGNALS_EVERY, |left| left.min(SIGNALS_EVERY));
-            match py.detach(|| database.wait(lsn.0, Some(slice))) {
+            match py.detach(|| database.wait_for(lsn.0, &structures, Some(slice))) {
                 // A reader waits for nothing: it sees what was there when it opened.
                 Err(error) if error.kind() == ErrorKind::Timeout && database.is_writable() => {
                     py.check_signals()?;
@@ -320,6 +395,7 @@ impl Engine {
 
     /// `structures`: whose vectors are sealed; `None`: all that are not lazy.
     fn drain(&self, py: Python<'_>, structures: Option<Vec<u32>>) -> PyResult<()> {
+        self.detached(py, |database| database.reflect(structures.as_deref()))?;
         self.detached(py, Database::flush_memtables)?;
         while self.detached(py, Database::merge_step)? {
             py.check_signals()?;

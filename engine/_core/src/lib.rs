@@ -30,6 +30,7 @@ fn bounds(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let bounds = PyDict::new(py);
     for (name, bound) in [
         ("key_bytes_max", limits::KEY_BYTES_MAX),
+        ("result_bytes_max", limits::RESULT_BYTES_MAX),
         ("value_bytes_max", limits::VALUE_BYTES_MAX),
         ("commit_bytes_max", limits::COMMIT_BYTES_MAX),
         ("commit_ops_max", limits::COMMIT_OPS_MAX),
@@ -63,6 +64,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<changes::Changes>()?;
     module.add_class::<transaction::Transaction>()?;
     module.add_function(wrap_pyfunction!(errors::exceptions_module, module)?)?;
+    module.add_function(wrap_pyfunction!(reader::group_values, module)?)?;
     capi::add(module)?;
     // What is private is said by names, as everywhere in the package; PyO3 would list `_C_API` too.
     module.delattr("__all__")

@@ -9,8 +9,10 @@ use waferdb::error::{Error, Result};
 use waferdb::events;
 use waferdb::graph::Way;
 use waferdb::reader::{self, Found};
+use waferdb::reflection::Behind;
 use waferdb::rows::read::Bounds;
 use waferdb::vector::{Hit, Search};
+use waferdb::views;
 
 use crate::cursor::Cursor;
 use crate::errors::OrRaise;
@@ -20,14 +22,18 @@ use crate::keys::{Floats, Key, Natural, Text, bytes, keys_of};
 type Version<'py> = (Bound<'py, PyBytes>, u64, i64);
 type Props<'py> = Option<Bound<'py, PyBytes>>;
 type Hits = (Vec<String>, Vec<f64>);
+type Stored<'py> = (Bound<'py, PyBytes>, u64, u64, i64);
+type Stale = (u64, u64, u64, u64, i64, u64);
+type Input<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>, u64, i64);
+type Groups<'py, T> = (Vec<T>, Option<Bound<'py, PyBytes>>);
 
 /// Every read, at one LSN (or the newest, or inside a transaction over its own writes).
 #[pyclass(frozen, module = "waferdb._core")]
-pub struct Reader(Home<(Arc<Shared>, reader::Reader)>);
+pub struct Reader(Home<(Arc<Shared>, reader::Reader)>, Behind);
 
 impl Reader {
-    pub fn new(shared: Arc<Shared>, reader: reader::Reader) -> Self {
-        Self(Home::new((shared, reader)))
+    pub fn new(shared: Arc<Shared>, reader: reader::Reader, behind: Behind) -> Self {
+        Self(Home::new((shared, reader)), behind)
     }
 
     /// Runs a read with other threads going on.
@@ -50,6 +56,16 @@ impl Reader {
         let open = || Cursor::new(open(reader)?, structure, &shared.store.catalog().schema);
         py.detach(open).or_raise(py)
     }
+}
+
+/// The values of a group's key, as a msgpack list.
+#[pyfunction]
+pub fn group_values<'py>(py: Python<'py>, group: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    Ok(PyBytes::new(py, &views::key::decode(group).or_raise(py)?))
+}
+
+fn stale_of(stale: views::Stale, since: i64) -> Stale {
+    (stale.since, stale.changed, stale.removed, stale.changes, since, stale.bytes)
 }
 
 fn version<'py>(py: Python<'py>, found: Option<Found>) -> Option<Version<'py>> {
@@ -85,6 +101,12 @@ impl Reader {
     #[getter]
     fn lsn(&self, py: Python<'_>) -> PyResult<u64> {
         self.detached(py, reader::Reader::lsn)
+    }
+
+    /// How far it is behind: commits, and microseconds since the first of them.
+    #[getter]
+    fn behind(&self) -> (u64, i64) {
+        (self.1.commits, self.1.age)
     }
 
     #[getter]
@@ -126,6 +148,86 @@ impl Reader {
         let keys = keys_of(&keys)?;
         let found = self.detached(py, |reader| reader.get_many(structure, &keys))?;
         Ok(found.into_iter().map(|value| value.map(|value| bytes(py, &value))).collect())
+    }
+
+    /// The key of the group with these values, a msgpack list.
+    fn view_key<'py>(
+        &self,
+        py: Python<'py>,
+        structure: u32,
+        values: &[u8],
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let key = self.0.get(py)?.1.view_key(structure, values).or_raise(py)?;
+        Ok(PyBytes::new(py, &key))
+    }
+
+    /// (document, lsn, input LSN, time) or None, and (since, changed, removed, changes, time of
+    /// since, bytes) or None.
+    fn view_group<'py>(
+        &self,
+        py: Python<'py>,
+        structure: u32,
+        group: &[u8],
+    ) -> PyResult<(Option<Stored<'py>>, Option<Stale>)> {
+        let found = self.detached(py, |reader| reader.view_group(structure, group))?;
+        let stored = found.stored.map(|(stored, time)| {
+            (PyBytes::new(py, &stored.document), stored.lsn, stored.input, time)
+        });
+        let since = found.stale_since.unwrap_or_default();
+        let stale = found.stale.map(|stale| stale_of(stale, since));
+        Ok((stored, stale))
+    }
+
+    /// (key, document, lsn, time) of all that belongs to a group, as it was written.
+    fn view_inputs<'py>(
+        &self,
+        py: Python<'py>,
+        structure: u32,
+        group: &[u8],
+    ) -> PyResult<Vec<Input<'py>>> {
+        let found = self.detached(py, |reader| reader.view_inputs(structure, group))?;
+        let inputs = found.into_iter().map(|(input, time)| {
+            let (key, document) = (PyBytes::new(py, &input.key), PyBytes::new(py, &input.document));
+            (key, document, input.lsn, time)
+        });
+        Ok(inputs.collect())
+    }
+
+    /// Keys of groups with a result, and where the next page begins.
+    fn view_keys<'py>(
+        &self,
+        py: Python<'py>,
+        structure: u32,
+        after: Option<&[u8]>,
+        limit: Natural,
+    ) -> PyResult<Groups<'py, Bound<'py, PyBytes>>> {
+        let read = |reader: &reader::Reader| reader.view_keys(structure, after, limit.count());
+        let (found, next) = self.detached(py, read)?;
+        let found = found.into_iter().map(|(group, ())| PyBytes::new(py, &group)).collect();
+        Ok((found, next.map(|next| PyBytes::new(py, &next))))
+    }
+
+    fn view_stale_count(&self, py: Python<'_>, structure: u32) -> PyResult<u64> {
+        self.detached(py, |reader| reader.view_stale_count(structure))
+    }
+
+    /// (group, stale) of stale groups whose key begins with `prefix`, and where the next page
+    /// begins.
+    fn view_stale<'py>(
+        &self,
+        py: Python<'py>,
+        structure: u32,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: Natural,
+    ) -> PyResult<Groups<'py, (Bound<'py, PyBytes>, Stale)>> {
+        let read =
+            |reader: &reader::Reader| reader.view_stale(structure, prefix, after, limit.count());
+        let (found, next) = self.detached(py, read)?;
+        let found = found
+            .into_iter()
+            .map(|(group, (stale, since))| (PyBytes::new(py, &group), stale_of(stale, since)));
+        Ok((found.collect(), next.map(|next| PyBytes::new(py, &next))))
     }
 
     fn contains(&self, py: Python<'_>, structure: u32, key: Key<'_>) -> PyResult<bool> {

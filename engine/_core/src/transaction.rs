@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use waferdb::database::Shared;
 use waferdb::error::{Error, ErrorKind, Result};
+use waferdb::reflection::Behind;
 use waferdb::transaction::{self, Precondition, Receipt};
 
 use crate::errors::{OrRaise, made};
@@ -15,7 +16,8 @@ use crate::keys::{Floats, Key, Natural, Text, keys_of, texts_of};
 use crate::reader::Reader;
 
 /// (lsn, time, durable, leaf hash or None, transaction id)
-pub type Commit<'py> = (u64, i64, bool, Option<Bound<'py, PyBytes>>, String);
+pub type Commit<'py> =
+    (u64, i64, bool, Option<Bound<'py, PyBytes>>, String, Option<Vec<(u32, Bound<'py, PyBytes>)>>);
 
 enum State {
     Open(Box<transaction::Transaction>),
@@ -89,7 +91,10 @@ impl Transaction {
 
 pub fn commit_of(py: Python<'_>, receipt: Receipt) -> Commit<'_> {
     let leaf = receipt.leaf.map(|leaf| PyBytes::new(py, &leaf));
-    (receipt.lsn, receipt.time, receipt.durable, leaf, receipt.txn)
+    let touched = receipt.touched.map(|touched| {
+        touched.iter().map(|(view, group)| (*view, PyBytes::new(py, group))).collect()
+    });
+    (receipt.lsn, receipt.time, receipt.durable, leaf, receipt.txn, touched)
 }
 
 /// Rows of a matrix of `count` rows, or `VectorError`.
@@ -142,7 +147,9 @@ impl Transaction {
 
     fn reader(&self, py: Python<'_>) -> PyResult<Reader> {
         let shared = Arc::clone(&self.inner.get(py)?.0);
-        self.add(py, |transaction| Ok(Reader::new(shared, transaction.reader()?)))
+        self.add(py, |transaction| {
+            Ok(Reader::new(shared, transaction.reader()?, Behind::default()))
+        })
     }
 
     #[pyo3(signature = (structure, key, value, if_version=None, if_absent=false))]
@@ -299,6 +306,21 @@ impl Transaction {
     fn forget(&self, py: Python<'_>, structure: u32, key: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
         let parts = keys_of(&key)?;
         self.add(py, |transaction| transaction.forget(structure, &parts))
+    }
+
+    /// A result of a view's function, as of the LSN `input`; `covered`: changes of the group that
+    /// had come by then.
+    fn put_result(
+        &self,
+        py: Python<'_>,
+        structure: u32,
+        group: &[u8],
+        document: &[u8],
+        input: Natural,
+        covered: Natural,
+    ) -> PyResult<()> {
+        let made = (input.0, covered.0);
+        self.add(py, |transaction| transaction.put_result(structure, group, document, made))
     }
 
     fn note(

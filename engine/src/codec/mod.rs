@@ -8,6 +8,7 @@
 
 pub mod msgpack;
 pub mod order;
+pub mod write;
 
 use crate::error::{Error, Result};
 

@@ -281,6 +281,19 @@ pub fn fields<'a, N: AsRef<str>>(document: &'a [u8], names: &[N]) -> Vec<Option<
     found
 }
 
+/// Whether two maps have the same fields with the same bytes, in whatever order.
+pub fn same_document(one: &[u8], other: &[u8]) -> bool {
+    if one == other {
+        return true;
+    }
+    let sorted = |raw| {
+        let mut entries: Vec<(&str, &[u8])> = entries(raw).collect();
+        entries.sort_unstable();
+        entries
+    };
+    is_map(one) && is_map(other) && sorted(one) == sorted(other)
+}
+
 /// Decodes one value as far as indexes and conditions need it.
 pub fn scalar(raw: &[u8]) -> Result<Scalar<'_>> {
     let refuse = |what: &str| {

@@ -154,6 +154,59 @@ pub fn skip<'a>(encoded: &mut &'a [u8]) -> Result<&'a [u8]> {
     Ok(element)
 }
 
+/// One element of a key, as it was put.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Element<'a> {
+    Missing,
+    Nil,
+    Bool(bool),
+    /// The largest float not above the number, and how far the number is above it.
+    Number {
+        floor: f64,
+        above: u16,
+    },
+    Time {
+        seconds: i64,
+        nanos: u32,
+    },
+    Text(Cow<'a, str>),
+    Binary(Cow<'a, [u8]>),
+}
+
+/// Takes one element off the front.
+pub fn take_element<'a>(encoded: &mut &'a [u8]) -> Result<Element<'a>> {
+    match encoded.first() {
+        Some(&TEXT) => return take_text(encoded).map(Element::Text),
+        Some(&BINARY) => return take_binary(encoded).map(Element::Binary),
+        _ => {}
+    }
+    let element = skip(encoded)?;
+    let content = &element[1..];
+    let word = |at: usize| {
+        let bytes = content.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+        bytes.map(u64::from_be_bytes).ok_or_else(truncated)
+    };
+    Ok(match element[0] {
+        MISSING => Element::Missing,
+        NIL => Element::Nil,
+        BOOL => Element::Bool(content[0] != 0),
+        TIME => {
+            let nanos = content.get(8..12).and_then(|bytes| bytes.try_into().ok());
+            let nanos = nanos.map(u32::from_be_bytes).ok_or_else(truncated)?;
+            Element::Time { seconds: (word(0)? ^ SIGN) as i64, nanos }
+        }
+        _ => {
+            let above = content.get(8..10).and_then(|bytes| bytes.try_into().ok());
+            let floor = float_of(word(0)?);
+            Element::Number { floor, above: above.map_or(0, u16::from_be_bytes) }
+        }
+    })
+}
+
+fn float_of(sortable: u64) -> f64 {
+    f64::from_bits(if sortable & SIGN == 0 { !sortable } else { sortable ^ SIGN })
+}
+
 /// The encoded elements of a tuple, one by one; ends after the first error.
 #[derive(Clone)]
 pub struct Parts<'a>(&'a [u8]);
@@ -191,9 +244,7 @@ fn element_length(encoded: &[u8]) -> Result<usize> {
         BOOL => 2,
         NUMBER => {
             let sortable = content.first_chunk::<8>().ok_or_else(truncated)?;
-            let sortable = u64::from_be_bytes(*sortable);
-            let bits = if sortable & SIGN == 0 { !sortable } else { sortable ^ SIGN };
-            if is_wide(f64::from_bits(bits)) { 11 } else { 9 }
+            if is_wide(float_of(u64::from_be_bytes(*sortable))) { 11 } else { 9 }
         }
         TIME => 13,
         TEXT | BINARY => 1 + escaped_end(content)? + 2,

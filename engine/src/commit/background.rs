@@ -19,6 +19,12 @@ const RETRY_NANOS: u64 = 5_000_000_000;
 const IDLE_NANOS: u64 = 1_000_000_000;
 
 impl Pipeline {
+    /// Since the last group of commits was written.
+    pub fn idle_nanos(&self) -> u64 {
+        let last = self.sequence.lock().last_group_at;
+        self.clock.monotonic_nanos().saturating_sub(last)
+    }
+
     pub(super) fn create_segment(&self, need: &NeedSegment) -> Result<()> {
         let _creating = self.creating.lock();
         // Looked at and withdrawn in one step: once nothing is offered, the log cannot move on to

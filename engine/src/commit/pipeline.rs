@@ -319,8 +319,8 @@ impl Pipeline {
         sequence.conflicts.prune(oldest, visible);
         let frames = std::mem::take(&mut prepared.frames);
         let commit = sequenced_commit(&prepared, frames, lsn, time, place, &head, bytes);
-        let leaf = OnceLock::new();
-        let sequenced = Arc::new(Sequenced { commit, leaf, sync: prepared.sync });
+        let (leaf, touched) = (OnceLock::new(), OnceLock::new());
+        let sequenced = Arc::new(Sequenced { commit, leaf, touched, sync: prepared.sync });
         sequence.pending.push_back(Arc::clone(&sequenced));
         if !prepared.sync && sequence.may_apply + 1 == lsn {
             sequence.may_apply = lsn;

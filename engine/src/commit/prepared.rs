@@ -34,11 +34,16 @@ pub struct Prepared {
     pub sync: bool,
 }
 
+/// A group of a view: the view, and the group's key.
+pub type Touched = (u32, Box<[u8]>);
+
 /// A commit with its place in the log, on its way to the structures.
 pub struct Sequenced {
     pub commit: Commit,
     /// The audit leaf's hash, once it is applied.
     pub leaf: OnceLock<[u8; 32]>,
+    /// What it made stale, once it is applied.
+    pub touched: OnceLock<Vec<Touched>>,
     pub sync: bool,
 }
 

@@ -1,8 +1,9 @@
-//! When each structure reflects a commit.
-//!
-//! A policy is declared, stored and reported. Every structure is applied eagerly, before its
-//! commit returns, whatever its policy says; `stats()` tells so.
+//! When each structure reflects a commit: policies, what waits for them, and work that is put off.
 
+mod deferred;
 mod policy;
+mod queue;
 
+pub use deferred::{Deferred, Item};
 pub use policy::Policy;
+pub use queue::{Arrival, Queue, Waiting};

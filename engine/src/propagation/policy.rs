@@ -20,6 +20,14 @@ pub enum Policy {
 }
 
 impl Policy {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Eager => "eager",
+            Self::Lazy => "lazy",
+            Self::Hybrid { .. } => "hybrid",
+        }
+    }
+
     pub fn hybrid_default() -> Self {
         Self::Hybrid { max_age: 1_000_000, max_items: 4096, max_bytes: 8 << 20 }
     }

@@ -1,9 +1,9 @@
 //! Rows: documents by key, with secondary and unique indexes.
 //!
-//! Trees: 0 by key; then one for each index, then one for each unique constraint. An entry's key is
-//! the order-preserving encoding of its fields and then of the row's key, under a constraint, too:
-//! so within a transaction two rows may have one value for a while, and none takes the other's
-//! entry away. Invariants:
+//! Trees: 0 by key; then one for each index, then one for each unique constraint, then one by what
+//! rows are about, where rows supersede each other. An entry's key is the order-preserving encoding
+//! of its fields and then of the row's key, under a constraint, too: so within a transaction two
+//! rows may have one value for a while, and none takes the other's entry away. Invariants:
 //! 1. Entries change only where the indexed fields did.
 //! 2. At the end of every commit at most one row has a unique value.
 //! 3. What an index says is checked against the row before it is answered.
@@ -17,6 +17,7 @@ use crate::codec::msgpack::{self, Shape};
 use crate::codec::order;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
+use crate::log::Lsn;
 use crate::lookup::{Change, Look, Operation, Tree};
 use crate::ordered::{Direction, Entry, Range, Slot};
 use crate::schema::{Kind, RowCodec, Schema, Structure, StructureId};
@@ -26,14 +27,15 @@ pub struct Derived<'a> {
     pub structure: StructureId,
     pub indexes: &'a [Vec<String>],
     pub unique: &'a [Vec<String>],
+    pub supersede: &'a [String],
     pub codec: RowCodec,
 }
 
 impl<'a> Derived<'a> {
     pub fn of(structure: &'a Structure) -> Option<Self> {
         match &structure.kind {
-            Kind::Rows { indexes, unique, codec } => {
-                Some(Self { structure: structure.id, indexes, unique, codec: *codec })
+            Kind::Rows { indexes, unique, codec, supersede } => {
+                Some(Self { structure: structure.id, indexes, unique, supersede, codec: *codec })
             }
             _ => None,
         }
@@ -51,8 +53,26 @@ impl<'a> Derived<'a> {
         Tree::new(self.structure, 1 + (self.indexes.len() + number) as u16)
     }
 
+    /// By what rows are about.
+    fn about(&self) -> Tree {
+        Tree::new(self.structure, 1 + (self.indexes.len() + self.unique.len()) as u16)
+    }
+
     fn is_plain(&self) -> bool {
-        self.indexes.is_empty() && self.unique.is_empty()
+        self.indexes.is_empty() && self.is_free()
+    }
+
+    /// Whether no commit has to know of its rows but by their keys.
+    fn is_free(&self) -> bool {
+        self.unique.is_empty() && self.supersede.is_empty()
+    }
+
+    /// What a row is about; `None`: rows like it supersede none.
+    fn subject(&self, row: &[u8]) -> Option<Vec<u8>> {
+        if self.supersede.is_empty() {
+            return None;
+        }
+        query::unique_key(self.supersede, row).ok().flatten()
     }
 
     /// The entry of one index for one row, `None` where the row is outside the index. A NaN is
@@ -68,17 +88,35 @@ impl<'a> Derived<'a> {
         query::unique_key(&self.unique[number], row).ok().flatten()
     }
 
-    /// Every entry a row has, by its tree.
-    fn entries(&self, key: &[u8], row: &[u8]) -> Vec<(Tree, Vec<u8>)> {
-        let indexes = (0..self.indexes.len())
-            .filter_map(|number| Some((self.index(number), self.index_entry(number, key, row)?)));
-        let unique = (0..self.unique.len()).filter_map(|number| {
-            let mut entry = self.unique_value(number, row)?;
+    /// The entries a row has in these trees.
+    fn entries(&self, which: Which, key: &[u8], row: &[u8]) -> Vec<(Tree, Vec<u8>)> {
+        let mut entries = Vec::new();
+        if which != Which::Constraints {
+            entries.extend((0..self.indexes.len()).filter_map(|number| {
+                Some((self.index(number), self.index_entry(number, key, row)?))
+            }));
+        }
+        if which == Which::Indexes {
+            return entries;
+        }
+        let with_key = |mut entry: Vec<u8>| {
             put_key(&mut entry, key);
-            Some((self.unique(number), entry))
-        });
-        indexes.chain(unique).collect()
+            entry
+        };
+        entries.extend((0..self.unique.len()).filter_map(|number| {
+            Some((self.unique(number), with_key(self.unique_value(number, row)?)))
+        }));
+        entries.extend(self.subject(row).map(|about| (self.about(), with_key(about))));
+        entries
     }
+}
+
+/// Which of a row's entries: those that only reads need, those that commits rely on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    Indexes,
+    Constraints,
+    All,
 }
 
 /// A row's key behind the fields of an index entry.
@@ -100,7 +138,9 @@ pub fn check(derived: &Derived<'_>, row: &[u8]) -> Result<()> {
         return Ok(());
     }
     msgpack::check(row, Shape::Document)?;
-    for fields in derived.indexes.iter().chain(derived.unique) {
+    let about = (!derived.supersede.is_empty()).then_some(derived.supersede);
+    let all = derived.indexes.iter().chain(derived.unique).map(|fields| &fields[..]).chain(about);
+    for fields in all {
         if let Some(entry) = query::index_key(fields, row)?
             && entry.len() > limits::KEY_BYTES_MAX
         {
@@ -138,7 +178,7 @@ pub fn forget(state: &impl Change, derived: &Derived<'_>, key: &[u8]) -> Result<
     if !derived.is_plain() {
         for version in state.versions(derived.rows(), key)? {
             let Some(row) = old_row(state, &version.entry.slot)? else { continue };
-            for (tree, entry) in derived.entries(key, &row) {
+            for (tree, entry) in derived.entries(Which::All, key, &row) {
                 state.erase(tree, &entry);
             }
         }
@@ -150,7 +190,7 @@ pub fn forget(state: &impl Change, derived: &Derived<'_>, key: &[u8]) -> Result<
 /// A row that a durable commit replaces or removes. Where its bytes are lost, its index entries
 /// stay behind, which is harmless (each is checked against its row); to refuse the commit would
 /// make the database one that cannot be opened.
-fn old_row(state: &impl Look, slot: &Slot) -> Result<Option<Arc<[u8]>>> {
+pub fn old_row(state: &impl Look, slot: &Slot) -> Result<Option<Arc<[u8]>>> {
     match state.value(slot) {
         Ok(row) => Ok(Some(row)),
         Err(error) if error.kind() == ErrorKind::Corruption && !error.is_derived() => Ok(None),
@@ -167,19 +207,82 @@ fn change_indexes(
     if derived.is_plain() {
         return Ok(());
     }
+    let later = !derived.indexes.is_empty() && state.defer(derived.structure, key);
+    if later && derived.is_free() {
+        return Ok(());
+    }
+    let which = if later { Which::Constraints } else { Which::All };
     let old = match state.get(derived.rows(), key)? {
         Some(version) => old_row(state, &version.entry.slot)?,
         None => None,
     };
-    let before = old.map(|row| derived.entries(key, &row)).unwrap_or_default();
-    let after = new.map(|row| derived.entries(key, row)).unwrap_or_default();
+    let before = old.map(|row| derived.entries(which, key, &row)).unwrap_or_default();
+    let after = new.map(|row| derived.entries(which, key, row)).unwrap_or_default();
+    each_change(before, after, |tree, entry, made| state.set(tree, entry, made));
+    Ok(())
+}
+
+fn each_change(
+    before: Vec<(Tree, Vec<u8>)>,
+    after: Vec<(Tree, Vec<u8>)>,
+    mut set: impl FnMut(Tree, &[u8], Option<Entry>),
+) {
     for (tree, entry) in before.iter().filter(|entry| !after.contains(entry)) {
-        state.set(*tree, entry, None);
+        set(*tree, entry, None);
     }
     for (tree, entry) in after.iter().filter(|entry| !before.contains(entry)) {
-        state.set(*tree, entry, Some(Entry::mark()));
+        set(*tree, entry, Some(Entry::mark()));
     }
+}
+
+/// Sees to the index entries of a row that were left for later: `before` its change, and `after`.
+pub fn reindex(
+    before: &impl Look,
+    after: &impl Look,
+    derived: &Derived<'_>,
+    key: &[u8],
+    set: impl FnMut(Tree, &[u8], Option<Entry>),
+) -> Result<()> {
+    let entries = |state: &dyn Look| -> Result<Vec<(Tree, Vec<u8>)>> {
+        let Some(version) = state.get(derived.rows(), key)? else { return Ok(Vec::new()) };
+        let row = match state.value(&version.entry.slot) {
+            Err(error) if error.kind() == ErrorKind::Corruption && !error.is_derived() => None,
+            row => Some(row?),
+        };
+        Ok(row.map(|row| derived.entries(Which::Indexes, key, &row)).unwrap_or_default())
+    };
+    each_change(entries(before)?, entries(after)?, set);
     Ok(())
+}
+
+/// A row that another takes the place of: its key, and the LSN that wrote it.
+pub struct Older {
+    pub key: Vec<u8>,
+    pub lsn: Lsn,
+    pub row: Arc<[u8]>,
+}
+
+/// Current rows about the same thing as `row`, that say otherwise.
+pub fn contradicted(state: &impl Look, derived: &Derived<'_>, row: &[u8]) -> Result<Vec<Older>> {
+    let Some(about) = derived.subject(row) else { return Ok(Vec::new()) };
+    let range = Range::prefix(&about);
+    let (mut found, mut after) = (Vec::new(), None::<Box<[u8]>>);
+    loop {
+        let way = Direction::Forward;
+        let page = state.page(derived.about(), &range, way, after.as_deref(), 16)?;
+        for item in &page.items {
+            let key = order::take_text(&mut &item.key[about.len()..])?.into_owned().into_bytes();
+            let Some(version) = state.get(derived.rows(), &key)? else { continue };
+            let Some(old) = old_row(state, &version.entry.slot)? else { continue };
+            if !msgpack::same_document(&old, row) {
+                found.push(Older { key, lsn: version.lsn, row: old });
+            }
+        }
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(found),
+        }
+    }
 }
 
 /// The key of the row that has a unique value.

@@ -68,6 +68,7 @@ impl Transaction {
         self.check_transaction_id(&mut prepared)?;
         self.check_preconditions(snapshot, &mut prepared)?;
         self.check_links(&batch, snapshot, &mut prepared)?;
+        self.note_superseded(&batch, snapshot, &mut followers)?;
         prepared.writes.append(&mut followers);
         drop(batch);
         self.check_unique(snapshot, &mut prepared)?;
@@ -92,6 +93,29 @@ impl Transaction {
                 followers.push(conflict_key(Space::Key { structure: follower }, key));
             }
         }
+    }
+
+    /// Rows that this commit's rows take the place of are written by it, too.
+    fn note_superseded(
+        &self,
+        batch: &Batch,
+        snapshot: Lsn,
+        followers: &mut Vec<ConflictKey>,
+    ) -> Result<()> {
+        for op in batch.frames.ops.iter().filter(|op| op.kind == OpKind::Put) {
+            let structure = self.catalog.schema.by_id(op.structure);
+            let Some(derived) = structure.and_then(Derived::of) else { continue };
+            if derived.supersede.is_empty() {
+                continue;
+            }
+            let base = self.shared.store.snapshot(snapshot);
+            let row = batch.frames.value(op).expect("a put has a value");
+            for older in rows::contradicted(&base, &derived, row)? {
+                let space = Space::Key { structure: op.structure };
+                followers.push(conflict_key(space, &older.key));
+            }
+        }
+        Ok(())
     }
 
     /// Cache and context are last-writer-wins; events only grow.

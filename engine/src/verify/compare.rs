@@ -107,7 +107,7 @@ impl<'a> Comparison<'a> {
                 self.items()?;
                 self.targets()
             }
-            Kind::Cache { .. } | Kind::Events { .. } | Kind::Audit {} => Ok(()),
+            Kind::Cache { .. } | Kind::Events { .. } | Kind::Audit {} | Kind::View { .. } => Ok(()),
         }
     }
 

@@ -215,6 +215,7 @@ impl<'a> Derivation<'a> {
         let key = commit.frames.key(op);
         match (&structure.kind, op.kind) {
             (Kind::Events { .. } | Kind::Audit {}, _) => Err(unknown(structure, op)),
+            (Kind::View { .. }, OpKind::Put) => Ok(true),
             (Kind::Rows { .. } | Kind::Vectors { .. } | Kind::Cache { .. }, OpKind::Put)
             | (Kind::Context {} | Kind::Graph {}, OpKind::Put) => {
                 if self.keeps(structure, key) {

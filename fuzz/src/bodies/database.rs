@@ -172,6 +172,18 @@ fn one(out: &mut String, db: &Database, reader: &Reader, structure: &Structure) 
                 }
             }
         }
+        Kind::View { .. } => {
+            let (groups, _) = reader.view_keys(id, None, 64)?;
+            for (group, ()) in groups {
+                let found = reader.view_group(id, &group)?;
+                line(out, &found.stored.map(|(stored, time)| (stored.document, stored.lsn, time)));
+                for (input, _) in reader.view_inputs(id, &group)? {
+                    line(out, &(input.key, input.lsn));
+                }
+            }
+            let (stale, _) = reader.view_stale(id, b"", None, 64)?;
+            line(out, &stale);
+        }
     }
     Ok(())
 }

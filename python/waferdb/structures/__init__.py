@@ -8,6 +8,7 @@ from waferdb.structures.events import Events
 from waferdb.structures.graph import Graph
 from waferdb.structures.rows import Rows
 from waferdb.structures.vectors import Vectors
+from waferdb.structures.view import View
 
 __all__ = [
     "Audit",
@@ -19,4 +20,5 @@ __all__ = [
     "Rows",
     "Structure",
     "Vectors",
+    "View",
 ]

@@ -11,6 +11,7 @@ from typing import Any, Self
 from waferdb import _core, units
 from waferdb.audit import Change, ConsistencyProof, Entry, Head, InclusionProof
 from waferdb.errors import ClosedError, TransactionError
+from waferdb.results import Freshness
 from waferdb.scope import Snapshot
 from waferdb.structures.base import Cursor, Structure, check_limit, check_text
 
@@ -75,7 +76,7 @@ class Audit(Structure):
                 left -= len(found)
             return found
 
-        return Cursor(self._scope, page, _nothing, last, _entry)
+        return Cursor(self._scope, page, _nothing, Freshness(last), _entry)
 
     def leaf(self, lsn: int) -> bytes:
         """What was hashed for a commit: LSN, time, transaction, a salted digest of each operation

@@ -8,16 +8,17 @@ Binding copies only what the calls need: a transaction binds each structure it t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Self, TypeVar, overload
 
-from waferdb import _core, units
+from waferdb import _core, policies, units
 from waferdb.errors import ClosedError, SchemaError, TransactionError
 from waferdb.results import Freshness, Key, Read, Receipt
 from waferdb.scope import UNBOUND, AsOf, Scope
 
 if TYPE_CHECKING:
     from waferdb.database import Database
-    from waferdb.policies import Consistency
+    from waferdb.policies import Consistency, Policy
 
 D = TypeVar("D")
 K = TypeVar("K", str, bytes)
@@ -31,7 +32,7 @@ _LSN_MAX = 2**63
 class Structure:
     """The base of all structures."""
 
-    __slots__ = ("_id", "_name", "_receipt", "_scope", "_tx")
+    __slots__ = ("_id", "_name", "_receipt", "_scope", "_tx", "policy")
 
     KIND: ClassVar[str] = ""
 
@@ -40,8 +41,10 @@ class Structure:
     _receipt: Receipt
     _scope: Scope
     _tx: _core.Transaction | None
+    policy: Policy
 
-    def __init__(self) -> None:
+    def __init__(self, policy: Policy = policies.Eager()) -> None:  # noqa: B008 - immutable
+        self.policy = policies.check(policy)
         self._id = -1
         self._name = ""
         self._receipt = UNBOUND.receipt
@@ -85,6 +88,7 @@ class Structure:
         bound._name = name
         bound._receipt = scope.receipt
         bound._scope = scope
+        bound.policy = self.policy
         return bound
 
     def _arguments(self) -> dict[str, Any]:
@@ -109,7 +113,7 @@ class Structure:
         if consistency is None and as_of is None:
             plain = scope.plain
             return scope.strong() if plain is None else plain
-        return scope.reader(consistency, as_of)
+        return scope.reader(consistency, as_of, self._id)
 
     def _forget(self, *key: Key) -> Receipt:
         """Masks every version of a key, at every LSN."""
@@ -155,9 +159,9 @@ class Keyed(Structure, Generic[K]):
     ) -> Cursor[K]:
         """The keys in order, as a cursor over the snapshot taken now."""
         self._check_past(as_of)
-        reader = self._scope.reader(consistency, as_of)
+        reader = self._scope.reader(consistency, as_of, self._id)
         core = reader.scan(self._id, None, None, None, None, None, False)
-        return Cursor(self._scope, core.page, core.close, core.lsn, _first)
+        return Cursor(self._scope, core.page, core.close, freshness_of(reader), _first)
 
     def __iter__(self) -> Iterator[K]:
         return self.keys()
@@ -207,7 +211,7 @@ class Cursor(Generic[T]):
         scope: Scope,
         fetch: Callable[[int], Sequence[Any]],
         close: Callable[[], None],
-        lsn: int,
+        freshness: Freshness,
         decode: Callable[[Any], T] | None,  # None: items are as they come
     ) -> None:
         self._scope = scope
@@ -215,7 +219,7 @@ class Cursor(Generic[T]):
         self._close = close
         self._decode = decode
         self._items: Iterator[T] = iter(())
-        self.freshness = Freshness(lsn)
+        self.freshness = freshness
 
     def __iter__(self) -> Self:
         return self
@@ -260,16 +264,24 @@ class Cursor(Generic[T]):
         return f"<Cursor at LSN {self.freshness.lsn}{', closed' if self._fetch is None else ''}>"
 
 
+def freshness_of(reader: _core.Reader) -> Freshness:
+    """What a reader's answers reflect."""
+    behind, age = reader.behind
+    if not behind:
+        return Freshness(reader.lsn)
+    return Freshness(reader.lsn, behind, timedelta(microseconds=age), True)
+
+
 def read_of(
-    found: tuple[bytes, int, int] | None, decode: Callable[[bytes], T], lsn: int
+    found: tuple[bytes, int, int] | None, decode: Callable[[bytes], T], freshness: Freshness
 ) -> Read[T]:
     """The `Read` of what the engine found."""
     if found is None:
-        return Read(None, None, None, Freshness(lsn))
+        return Read(None, None, None, freshness)
     raw, version, time = found
     # What the reading transaction wrote itself has no version before its commit.
     own = version > _LSN_MAX
-    return Read(decode(raw), None if own else version, units.to_datetime(time), Freshness(lsn))
+    return Read(decode(raw), None if own else version, units.to_datetime(time), freshness)
 
 
 def check_limit(limit: int | None) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from waferdb import _core, documents, units
+from waferdb import _core, documents, policies, units
 from waferdb.errors import SchemaError
-from waferdb.policies import Consistency
+from waferdb.policies import Consistency, Policy
 from waferdb.results import Read, Receipt
 from waferdb.scope import AsOf
-from waferdb.structures.base import Keyed, Structure, read_of
+from waferdb.structures.base import Keyed, Structure, freshness_of, read_of
 from waferdb.structures.rows import Rows
 
 if TYPE_CHECKING:
@@ -45,8 +45,9 @@ class Cache(Keyed[str]):
         ttl: units.Duration,
         source: str | Rows[Any, Any] | None = None,
         capacity: int | None = None,
+        policy: Policy = policies.Eager(),  # noqa: B008 - immutable
     ) -> None:
-        super().__init__()
+        super().__init__(policy)
         self.ttl = units.positive_duration(ttl, "ttl")
         self.source: str | Rows[Any, Any] | None = source
         if capacity is not None and (not units.is_int(capacity) or capacity < 1):
@@ -72,11 +73,13 @@ class Cache(Keyed[str]):
             "ttl": self.ttl,
             "source": None if self.source is None else name_of(self.source, "source"),
             "capacity": self.capacity,
+            "policy": self.policy.to_json(),
         }
 
     @classmethod
     def _from_json(cls, stored: dict[str, Any]) -> Self:
-        declared = cls(1, stored["source"], stored["capacity"])
+        policy = policies.from_json(stored["policy"])
+        declared = cls(1, stored["source"], stored["capacity"], policy)
         declared.ttl = stored["ttl"]
         return declared
 
@@ -118,8 +121,8 @@ class Cache(Keyed[str]):
         """The value with its version, time and freshness; absent: a `Read` of None."""
         if key.__class__ is not str:
             self._check_key(key)
-        reader = self._scope.reader(consistency, None)
-        return read_of(reader.read(self._id, key), documents.decode, reader.lsn)
+        reader = self._scope.reader(consistency, None, self._id)
+        return read_of(reader.read(self._id, key), documents.decode, freshness_of(reader))
 
     def _check_past(self, as_of: AsOf | None) -> None:
         if as_of is not None:

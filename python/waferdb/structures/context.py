@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
-from waferdb import _core, documents
-from waferdb.policies import Consistency
+from waferdb import _core, documents, policies
+from waferdb.policies import Consistency, Policy
 from waferdb.results import Read, Receipt
 from waferdb.scope import AsOf
-from waferdb.structures.base import Structure, read_of
+from waferdb.structures.base import Structure, freshness_of, read_of
 
 D = TypeVar("D")
 
@@ -30,15 +30,15 @@ class Context(Structure):
 
     KIND = "context"
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, policy: Policy = policies.Eager()) -> None:  # noqa: B008 - immutable
+        super().__init__(policy)
 
     def _to_json(self, name_of: Callable[[str | Structure, str], str]) -> dict[str, Any]:
-        return {"kind": "context"}
+        return {"kind": "context", "policy": self.policy.to_json()}
 
     @classmethod
     def _from_json(cls, stored: dict[str, Any]) -> Self:
-        return cls()
+        return cls(policies.from_json(stored["policy"]))
 
     def set(self, scope: str, name: str, value: Any) -> Receipt:
         """Stores any storable `value` under `name` in `scope`."""
@@ -76,9 +76,9 @@ class Context(Structure):
         as_of: AsOf | None = None,
     ) -> Read[Any]:
         """The value with its version, time and freshness; absent: a `Read` of None."""
-        reader = self._scope.reader(consistency, as_of)
+        reader = self._scope.reader(consistency, as_of, self._id)
         found = reader.context_get(self._id, scope, name)
-        return read_of(found, documents.decode, reader.lsn)
+        return read_of(found, documents.decode, freshness_of(reader))
 
     def load(
         self,

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
-from waferdb import _core, documents, units
+from waferdb import _core, documents, policies, units
 from waferdb.errors import SchemaError
-from waferdb.policies import Consistency
+from waferdb.policies import Consistency, Policy
 from waferdb.results import Event, Receipt
 from waferdb.scope import AsOf
-from waferdb.structures.base import Cursor, Structure, check_limit, check_text
+from waferdb.structures.base import Cursor, Structure, check_limit, check_text, freshness_of
 from waferdb.structures.rows import Rows
 
 if TYPE_CHECKING:
@@ -46,8 +46,12 @@ class Events(Structure):
 
     capture: tuple[str | Rows[Any, Any], ...]
 
-    def __init__(self, capture: Sequence[str | Rows[Any, Any]] = ()) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        capture: Sequence[str | Rows[Any, Any]] = (),
+        policy: Policy = policies.Eager(),  # noqa: B008 - immutable
+    ) -> None:
+        super().__init__(policy)
         if isinstance(capture, str | Structure):
             raise SchemaError(f'capture={capture!r}: it is a list of structures, as in ["facts"]')
         self.capture = tuple(capture)
@@ -57,11 +61,12 @@ class Events(Structure):
         return {"capture": names} if names else {}
 
     def _to_json(self, name_of: Callable[[str | Structure, str], str]) -> dict[str, Any]:
-        return {"kind": "events", "capture": [name_of(part, "capture") for part in self.capture]}
+        names = [name_of(part, "capture") for part in self.capture]
+        return {"kind": "events", "capture": names, "policy": self.policy.to_json()}
 
     @classmethod
     def _from_json(cls, stored: dict[str, Any]) -> Self:
-        return cls(stored["capture"])
+        return cls(stored["capture"], policies.from_json(stored["policy"]))
 
     def _check_links(self, name: str, structures: dict[str, Structure], link: _Linker) -> None:
         for part in self.capture:
@@ -101,11 +106,11 @@ class Events(Structure):
             if value is not None:
                 check_text(value, name)
         check_limit(limit)
-        reader = self._scope.reader(consistency, as_of)
+        reader = self._scope.reader(consistency, as_of, self._id)
         low = _place(reader, after, "after")
         high = _place(reader, until, "until")
         core = reader.events(self._id, low, high, kind, key, limit, bool(reverse))
-        return Cursor(self._scope, core.page, core.close, core.lsn, _event)
+        return Cursor(self._scope, core.page, core.close, freshness_of(reader), _event)
 
     def __iter__(self) -> Cursor[Event]:
         return self.scan()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, Self
 
-from waferdb import _core, documents
-from waferdb.policies import Consistency
+from waferdb import _core, documents, policies
+from waferdb.policies import Consistency, Policy
 from waferdb.results import Edge, Neighbor, Receipt
 from waferdb.scope import AsOf
 from waferdb.structures.base import Structure
@@ -28,15 +28,15 @@ class Graph(Structure):
 
     KIND = "graph"
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, policy: Policy = policies.Eager()) -> None:  # noqa: B008 - immutable
+        super().__init__(policy)
 
     def _to_json(self, name_of: Callable[[str | Structure, str], str]) -> dict[str, Any]:
-        return {"kind": "graph"}
+        return {"kind": "graph", "policy": self.policy.to_json()}
 
     @classmethod
     def _from_json(cls, stored: dict[str, Any]) -> Self:
-        return cls()
+        return cls(policies.from_json(stored["policy"]))
 
     def link(
         self, src: str, relation: str, dst: str, props: dict[str, Any] | None = None

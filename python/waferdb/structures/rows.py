@@ -20,6 +20,7 @@ from waferdb.structures.base import (
     check_limit,
     check_text,
     choice,
+    freshness_of,
     in_chunks,
     key_list,
     read_of,
@@ -46,8 +47,14 @@ class Rows(Keyed[K], Generic[K, V]):
 
     `indexes` and `unique` name top-level fields, alone or as tuples of fields. Keys are `str` and
     documents maps with `str` keys; under `codec="raw"` keys and values are `bytes` and there are no
-    indexes. `policy` says when a commit is reflected. Raises `SchemaError` for arguments that
-    cannot be.
+    indexes. `policy` says when a commit is reflected.
+
+    `supersede` names the fields that say what a row is about, as `("subject", "attribute")`: a row
+    that is put takes the place, at the same LSN, of the current rows about the same that say
+    otherwise, with their vectors and cached values, and each of them leaves a `"contradiction"`
+    event with the keys and versions of both. `as_of` reads still find it.
+
+    Raises `SchemaError` for arguments that cannot be.
 
     >>> import waferdb
     >>> db = waferdb.open(":memory:", {"facts": Rows(indexes=["user"])})
@@ -56,14 +63,14 @@ class Rows(Keyed[K], Generic[K, V]):
     ('prefers email', True)
     """
 
-    __slots__ = ("_decode", "_encode", "_key_type", "codec", "indexes", "policy", "unique")
+    __slots__ = ("_decode", "_encode", "_key_type", "codec", "indexes", "supersede", "unique")
 
     KIND = "rows"
 
     indexes: tuple[tuple[str, ...], ...]
     unique: tuple[tuple[str, ...], ...]
+    supersede: tuple[str, ...]
     codec: str
-    policy: Policy
 
     @overload
     def __init__(
@@ -72,6 +79,7 @@ class Rows(Keyed[K], Generic[K, V]):
         unique: Fields = (),
         codec: Literal["msgpack"] = "msgpack",
         policy: Policy = ...,
+        supersede: Sequence[str] = (),
     ) -> None: ...
     @overload
     def __init__(
@@ -88,13 +96,14 @@ class Rows(Keyed[K], Generic[K, V]):
         unique: Fields = (),
         codec: str = "msgpack",
         policy: Policy = policies.Eager(),  # noqa: B008 - immutable
+        supersede: Sequence[str] = (),
     ) -> None:
-        super().__init__()
+        super().__init__(policy)
         self.indexes = _fields(indexes, "indexes")
         self.unique = _fields(unique, "unique")
         self.codec = choice(codec, "codec", ("msgpack", "raw"))
-        self.policy = check_policy(policy)
-        if codec == "raw" and (self.indexes or self.unique):
+        self.supersede = _names(supersede)
+        if codec == "raw" and (self.indexes or self.unique or self.supersede):
             raise SchemaError('codec="raw" stores bytes, which have no fields to index')
         self._wire()
 
@@ -114,12 +123,14 @@ class Rows(Keyed[K], Generic[K, V]):
         bound.codec = self.codec
         bound.indexes = self.indexes
         bound.unique = self.unique
-        bound.policy = self.policy
+        bound.supersede = self.supersede
         return bound
 
     def _arguments(self) -> dict[str, Any]:
         shown = {"indexes": _shown(self.indexes), "unique": _shown(self.unique)}
-        codec = {} if self.codec == "msgpack" else {"codec": self.codec}
+        codec: dict[str, Any] = {} if self.codec == "msgpack" else {"codec": self.codec}
+        if self.supersede:
+            codec["supersede"] = self.supersede
         return {name: fields for name, fields in shown.items() if fields} | codec
 
     def _to_json(self, name_of: Callable[[str | Structure, str], str]) -> dict[str, Any]:
@@ -128,6 +139,7 @@ class Rows(Keyed[K], Generic[K, V]):
             "indexes": [list(fields) for fields in self.indexes],
             "unique": [list(fields) for fields in self.unique],
             "codec": self.codec,
+            "supersede": list(self.supersede),
             "policy": self.policy.to_json(),
         }
 
@@ -140,6 +152,7 @@ class Rows(Keyed[K], Generic[K, V]):
             [tuple(fields) for fields in stored["unique"]],
             stored["codec"],
             policies.from_json(stored["policy"]),
+            stored.get("supersede", ()),
         )
         return cast("Self", declared)
 
@@ -298,7 +311,7 @@ class Rows(Keyed[K], Generic[K, V]):
         wanted = key_list(keys)
         for key in wanted:
             self._check_key(key)
-        reader = self._scope.reader(consistency, as_of)
+        reader = self._scope.reader(consistency, as_of, self._id)
         decode = self._decode
         return [None if raw is None else decode(raw) for raw in reader.get_many(self._id, wanted)]
 
@@ -315,8 +328,8 @@ class Rows(Keyed[K], Generic[K, V]):
             self._check_key(key)
         if for_update:
             self._watch(key)
-        reader = self._scope.reader(consistency, as_of)
-        return read_of(reader.read(self._id, key), self._decode, reader.lsn)
+        reader = self._scope.reader(consistency, as_of, self._id)
+        return read_of(reader.read(self._id, key), self._decode, freshness_of(reader))
 
     def __getitem__(self, key: K) -> V:
         if key.__class__ is not self._key_type:
@@ -351,9 +364,9 @@ class Rows(Keyed[K], Generic[K, V]):
             if bound is not None:
                 self._check_key(bound)
         check_limit(limit)
-        reader = self._scope.reader(consistency, as_of)
+        reader = self._scope.reader(consistency, as_of, self._id)
         core = reader.scan(self._id, prefix, start, end, after, limit, bool(reverse))
-        return self._cursor(core)
+        return self._cursor(reader, core)
 
     def find(
         self,
@@ -384,8 +397,9 @@ class Rows(Keyed[K], Generic[K, V]):
         if after is not None:
             self._check_key(after)
         check_limit(limit)
-        reader = self._scope.reader(consistency, as_of)
-        return self._cursor(reader.find(self._id, condition, order, limit, after))
+        reader = self._scope.reader(consistency, as_of, self._id)
+        core = reader.find(self._id, condition, order, limit, after)
+        return self._cursor(reader, core)
 
     def explain(self, where: Where | None = None, *, order: str | None = None) -> Plan:
         """How `find(where, order=order)` would be answered.
@@ -398,14 +412,15 @@ class Rows(Keyed[K], Generic[K, V]):
         reader = self._scope.strong()
         return Plan._from_json(reader.explain(self._id, encode_where(where), order))
 
-    def _cursor(self, core: _core.Cursor) -> Cursor[tuple[K, V]]:
+    def _cursor(self, reader: _core.Reader, core: _core.Cursor) -> Cursor[tuple[K, V]]:
         decode = self._decode
 
         def decoded(item: tuple[K, bytes]) -> tuple[K, V]:
             return (item[0], decode(item[1]))
 
         as_stored = self.codec == "raw"
-        return Cursor(self._scope, core.page, core.close, core.lsn, None if as_stored else decoded)
+        decode_item = None if as_stored else decoded
+        return Cursor(self._scope, core.page, core.close, freshness_of(reader), decode_item)
 
 
 def encode_where(where: Where | None) -> bytes:
@@ -431,11 +446,13 @@ def encode_where(where: Where | None) -> bytes:
     return documents.encode(tests)
 
 
-def check_policy(policy: object) -> Policy:
-    """A policy, else `SchemaError`."""
-    if not isinstance(policy, Policy):
-        raise SchemaError(f"policy={policy!r}: it is eager(), lazy() or hybrid(…)")
-    return policy
+def _names(supersede: object) -> tuple[str, ...]:
+    """The fields that say what a row is about."""
+    names = () if isinstance(supersede, str) or not isinstance(supersede, Iterable) else supersede
+    fields = tuple(names)
+    if isinstance(supersede, str) or not all(isinstance(name, str) and name for name in fields):
+        raise SchemaError(f'supersede={supersede!r}: it is fields, as in ("subject", "attribute")')
+    return fields
 
 
 def _fields(given: Fields, name: str) -> tuple[tuple[str, ...], ...]:

@@ -16,10 +16,18 @@ from numpy.typing import ArrayLike, NDArray
 from waferdb import _core, documents, policies, units
 from waferdb.errors import LimitError, SchemaError, VectorError
 from waferdb.policies import Consistency, Policy
-from waferdb.results import Freshness, Hits, Plan, Read, Receipt, VectorPlan
+from waferdb.results import Hits, Plan, Read, Receipt, VectorPlan
 from waferdb.scope import AsOf, Scope
-from waferdb.structures.base import Keyed, Structure, choice, in_chunks, key_list, read_of
-from waferdb.structures.rows import Rows, Where, check_policy, encode_where
+from waferdb.structures.base import (
+    Keyed,
+    Structure,
+    choice,
+    freshness_of,
+    in_chunks,
+    key_list,
+    read_of,
+)
+from waferdb.structures.rows import Rows, Where, encode_where
 
 if TYPE_CHECKING:
     from waferdb.structures.base import _Linker
@@ -70,7 +78,7 @@ class Vectors(Keyed[str]):
         codes: Literal["i8", "bf16", "f32"] = "i8",
         policy: Policy = _HYBRID,
     ) -> None:
-        super().__init__()
+        super().__init__(policy)
         dim_max = _core.LIMITS["vector_dim_max"]
         if not units.is_int(dim) or not 1 <= dim <= dim_max:
             raise SchemaError(f"dim={dim!r}: it is an int from 1 to {dim_max}")
@@ -81,7 +89,6 @@ class Vectors(Keyed[str]):
         self.rows: str | Rows[Any, Any] | None = rows
         self.model = model
         self.codes = choice(codes, "codes", _CODES)
-        self.policy = check_policy(policy)
         self._rows: int | None = None
 
     def _bind(self, scope: Scope, name: str, structure_id: int) -> Self:
@@ -193,7 +200,7 @@ class Vectors(Keyed[str]):
         as_of: AsOf | None = None,
     ) -> list[Vector | None]:
         """The vectors of `keys` at one LSN, in their order, None where there is none."""
-        raws = self._scope.reader(consistency, as_of).get_many(self._id, self._keys(keys))
+        raws = self._scope.reader(consistency, as_of, self._id).get_many(self._id, self._keys(keys))
         return [None if raw is None else decode_vector(raw) for raw in raws]
 
     def read(
@@ -206,8 +213,8 @@ class Vectors(Keyed[str]):
         """The vector with its version, time and freshness; absent: a `Read` of None."""
         if key.__class__ is not str:
             self._check_key(key)
-        reader = self._scope.reader(consistency, as_of)
-        return read_of(reader.read(self._id, key), decode_vector, reader.lsn)
+        reader = self._scope.reader(consistency, as_of, self._id)
+        return read_of(reader.read(self._id, key), decode_vector, freshness_of(reader))
 
     def __getitem__(self, key: str) -> Vector:
         if key.__class__ is not str:
@@ -241,7 +248,7 @@ class Vectors(Keyed[str]):
         query = self._array(vector, 1)
         _check_search(k, ef)
         condition = self._condition(where)
-        reader = self._scope.reader(consistency, as_of)
+        reader = self._scope.reader(consistency, as_of, self._id)
         for _ in range(_SEARCHES):
             keys, distances = reader.search(self._id, query, k, exact, ef, condition)
             hits = self._hits(reader, keys, distances)
@@ -263,7 +270,7 @@ class Vectors(Keyed[str]):
         on all cores."""
         queries = self._array(vectors, 2)
         _check_search(k, ef)
-        reader = self._scope.reader(consistency, as_of)
+        reader = self._scope.reader(consistency, as_of, self._id)
         found = reader.search_many(self._id, queries, len(queries), k, exact, ef)
         return [self._hits(reader, keys, distances) for keys, distances in found]
 
@@ -301,7 +308,7 @@ class Vectors(Keyed[str]):
             keys = list(compress(keys, there))
             distances = list(compress(distances, there))
             rows = list(compress(rows, there))
-        return Hits(keys, distances, rows, documents.decode, Freshness(reader.lsn))
+        return Hits(keys, distances, rows, documents.decode, freshness_of(reader))
 
     def _condition(self, where: Where | None) -> bytes | None:
         if where is None:

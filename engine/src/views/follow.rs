@@ -1,0 +1,322 @@
+//! What a change to a view's source does to the view, at the same LSN.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{Made, RESULTS, Stale, View, incremental};
+use crate::codec::order;
+use crate::error::{Error, Result};
+use crate::log::Lsn;
+use crate::lookup::{Change, Look, Operation, Tree};
+use crate::ordered::{Direction, Entry, Range, Slot};
+use crate::schema::{Function, StructureId};
+
+/// (source, view), for each view.
+pub type Views = [(StructureId, StructureId)];
+
+/// A version of a source's document that a change takes the place of.
+#[derive(Clone)]
+pub struct Before {
+    pub lsn: Lsn,
+    pub document: Arc<[u8]>,
+}
+
+/// A change of one document of `source`; `gone`: what was there may not be answered any more.
+pub(super) struct Moved<'a> {
+    pub key: &'a [u8],
+    pub old: Option<&'a Before>,
+    pub new: Option<&'a [u8]>,
+    pub lsn: Lsn,
+    pub gone: bool,
+}
+
+pub(super) fn of_source(views: &Views, source: StructureId) -> impl Iterator<Item = StructureId> {
+    views.iter().filter(move |(from, _)| *from == source).map(|(_, view)| *view)
+}
+
+/// Takes in that a document of `source` became `new` at `lsn`; `None`: it was deleted or
+/// superseded.
+pub fn changed(
+    state: &impl Change,
+    views: &Views,
+    source: StructureId,
+    key: &[u8],
+    old: Option<&Before>,
+    new: Option<&[u8]>,
+    lsn: Lsn,
+) -> Result<()> {
+    moved(state, views, source, &Moved { key, old, new, lsn, gone: new.is_none() })
+}
+
+pub(super) fn moved(
+    state: &impl Change,
+    views: &Views,
+    source: StructureId,
+    change: &Moved<'_>,
+) -> Result<()> {
+    for id in of_source(views, source) {
+        if !state.changes(id) {
+            continue;
+        }
+        let schema = state.schema();
+        let Some(view) = View::of(schema, id) else { continue };
+        match view.function {
+            Function::Custom => regroup(state, views, &view, change)?,
+            _ => incremental::moved(state, views, &view, change)?,
+        }
+    }
+    Ok(())
+}
+
+fn regroup(state: &impl Change, views: &Views, view: &View<'_>, change: &Moved<'_>) -> Result<()> {
+    let before = change.old.and_then(|old| view.group_of(change.key, &old.document));
+    let after = change.new.and_then(|new| view.group_of(change.key, new));
+    if before != after {
+        if let Some(group) = &before {
+            state.set(view.members(), &member_key(group, change.key), None);
+        }
+        if let Some(group) = &after {
+            state.set(view.members(), &member_key(group, change.key), Some(Entry::mark()));
+        }
+        if let Some(group) = &before {
+            lost(state, views, view, group, change)?;
+        }
+    }
+    if let Some(group) = &after {
+        mark(state, view, group, change, false)?;
+    }
+    Ok(())
+}
+
+/// A document is in this group no more.
+fn lost(
+    state: &impl Change,
+    views: &Views,
+    view: &View<'_>,
+    group: &[u8],
+    change: &Moved<'_>,
+) -> Result<()> {
+    let empty = is_empty(state, view, group)?;
+    if empty || change.gone {
+        drop_result(state, views, view, group, change.lsn)?;
+    }
+    if empty {
+        return clear(state, view, group);
+    }
+    mark(state, view, group, change, change.gone)
+}
+
+pub(super) fn member_key(group: &[u8], key: &[u8]) -> Vec<u8> {
+    let mut member = Vec::with_capacity(group.len() + key.len() + 3);
+    member.extend_from_slice(group);
+    order::put_binary(&mut member, key);
+    member
+}
+
+fn is_empty(state: &impl Look, view: &View<'_>, group: &[u8]) -> Result<bool> {
+    let range = Range::prefix(group);
+    let mut after: Option<Box<[u8]>> = None;
+    loop {
+        let way = Direction::Forward;
+        let page = state.page(view.members(), &range, way, after.as_deref(), 8)?;
+        if !page.items.is_empty() {
+            return Ok(false);
+        }
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(true),
+        }
+    }
+}
+
+fn stale_of(state: &impl Look, view: &View<'_>, group: &[u8]) -> Result<Option<Stale>> {
+    let found = state.get(view.staleness(), group)?;
+    found.map(|version| Stale::of(&version.entry)).transpose()
+}
+
+fn mark(
+    state: &impl Change,
+    view: &View<'_>,
+    group: &[u8],
+    change: &Moved<'_>,
+    gone: bool,
+) -> Result<()> {
+    let lsn = change.lsn;
+    let known = stale_of(state, view, group)?;
+    let first = Stale { since: lsn, changed: 0, removed: 0, changes: 0, bytes: 0 };
+    let known = known.unwrap_or(first);
+    let stale = Stale {
+        changed: lsn,
+        removed: if gone { lsn } else { known.removed },
+        changes: known.changes + u64::from(known.changed != lsn),
+        bytes: known.bytes.saturating_add(change.new.map_or(0, |new| new.len() as u64)),
+        ..known
+    };
+    state.set(view.staleness(), group, Some(stale.entry()));
+    state.prune(view.staleness(), group);
+    state.touch(view.id, group);
+    Ok(())
+}
+
+fn clear(state: &impl Change, view: &View<'_>, group: &[u8]) -> Result<()> {
+    if state.get(view.staleness(), group)?.is_some() {
+        state.set(view.staleness(), group, None);
+        state.prune(view.staleness(), group);
+    }
+    Ok(())
+}
+
+/// A stored document of a view, as a source of others.
+fn before(state: &impl Look, view: StructureId, group: &[u8]) -> Result<Option<Before>> {
+    let Some(version) = state.get(Tree::new(view, RESULTS), group)? else { return Ok(None) };
+    let document = state.value(&version.entry.slot)?;
+    Ok(Some(Before { lsn: version.lsn, document }))
+}
+
+fn is_source(views: &Views, view: StructureId) -> bool {
+    of_source(views, view).next().is_some()
+}
+
+fn drop_result(
+    state: &impl Change,
+    views: &Views,
+    view: &View<'_>,
+    group: &[u8],
+    lsn: Lsn,
+) -> Result<()> {
+    if state.get(view.results(), group)?.is_none() {
+        return Ok(());
+    }
+    let old = if is_source(views, view.id) { before(state, view.id, group)? } else { None };
+    state.set(view.results(), group, None);
+    match &old {
+        Some(old) => changed(state, views, view.id, group, Some(old), None, lsn),
+        None => Ok(()),
+    }
+}
+
+/// Takes in a caller's result, unless it came too late.
+pub fn result(
+    state: &impl Change,
+    views: &Views,
+    view: &View<'_>,
+    operation: &Operation<'_>,
+    lsn: Lsn,
+) -> Result<()> {
+    let group = operation.key();
+    let made = Made::decode(operation.meta())?;
+    let Some(value) = operation.value() else {
+        return Err(Error::corruption("a view's result without a value"));
+    };
+    let stale = stale_of(state, view, group)?;
+    let current = match state.state(view.results(), group)? {
+        Some((_, Some(entry))) => Made::decode(&entry.meta)?.input,
+        Some((dropped, None)) => dropped,
+        None => 0,
+    };
+    let too_late = current > made.input
+        || stale.is_some_and(|stale| stale.removed > made.input)
+        || state.forgotten(view.id, group, made.input)?
+        || is_empty(state, view, group)?;
+    if too_late {
+        return Ok(());
+    }
+    let old = if is_source(views, view.id) { before(state, view.id, group)? } else { None };
+    let entry = Entry::with_meta(operation.meta(), operation.slot.clone());
+    state.set(view.results(), group, Some(entry));
+    if let Some(stale) = stale {
+        settle(state, view, group, &stale, &made)?;
+    }
+    changed(state, views, view.id, group, old.as_ref(), Some(value), lsn)
+}
+
+/// What a result leaves of a group's staleness.
+fn settle(
+    state: &impl Change,
+    view: &View<'_>,
+    group: &[u8],
+    stale: &Stale,
+    made: &Made,
+) -> Result<()> {
+    if made.definition != view.definition() {
+        return Ok(());
+    }
+    if stale.changed <= made.input {
+        return clear(state, view, group);
+    }
+    let left = Stale {
+        since: stale.since.max(made.input + 1),
+        changes: stale.changes.saturating_sub(made.covered).max(1),
+        ..*stale
+    };
+    state.set(view.staleness(), group, Some(left.entry()));
+    state.prune(view.staleness(), group);
+    Ok(())
+}
+
+/// Takes in that every version of a source's key is forgotten: `versions` are those there were.
+/// No result that any of them went into is answered at any LSN.
+pub fn forgotten(
+    state: &impl Change,
+    views: &Views,
+    source: StructureId,
+    key: &[u8],
+    versions: &[Before],
+    lsn: Lsn,
+) -> Result<()> {
+    for id in of_source(views, source) {
+        if !state.changes(id) {
+            continue;
+        }
+        let Some(view) = View::of(state.schema(), id) else { continue };
+        if view.function.is_incremental() {
+            let old = versions.last().filter(|_| is_current(state, source, key));
+            let gone = Moved { key, old, new: None, lsn, gone: true };
+            incremental::moved(state, views, &view, &gone)?;
+            continue;
+        }
+        let of = |before: &Before| view.group_of(key, &before.document);
+        let groups: BTreeSet<Vec<u8>> = versions.iter().filter_map(of).collect();
+        for group in groups {
+            let gone = Moved { key, old: None, new: None, lsn, gone: true };
+            dissolve(state, views, &view, &group, &gone)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_current(state: &impl Look, source: StructureId, key: &[u8]) -> bool {
+    matches!(state.get(Tree::new(source, 0), key), Ok(Some(_)))
+}
+
+fn dissolve(
+    state: &impl Change,
+    views: &Views,
+    view: &View<'_>,
+    group: &[u8],
+    gone: &Moved<'_>,
+) -> Result<()> {
+    let member = member_key(group, gone.key);
+    if state.get(view.members(), &member)?.is_some() {
+        state.set(view.members(), &member, None);
+    }
+    if is_source(views, view.id) {
+        let mut results = Vec::new();
+        for version in state.versions(view.results(), group)? {
+            let document = state.value(&version.entry.slot)?;
+            results.push(Before { lsn: version.lsn, document });
+        }
+        forgotten(state, views, view.id, group, &results, gone.lsn)?;
+    }
+    state.erase(view.results(), group);
+    state.mask(view.id, group);
+    if is_empty(state, view, group)? {
+        return clear(state, view, group);
+    }
+    mark(state, view, group, gone, true)
+}
+
+/// Where a value of the engine's own making is kept.
+pub(super) fn inline(document: Vec<u8>) -> Slot {
+    Slot::Inline(document.into())
+}
