@@ -10,6 +10,7 @@ pub mod error;
 pub mod latency;
 pub mod limits;
 pub mod options;
+pub mod parallel;
 pub mod storage;
 
 // The log and the way of a commit.

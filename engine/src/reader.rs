@@ -26,10 +26,10 @@ use crate::log::Lsn;
 use crate::lookup::{Among, Look, Nearby, Tree};
 use crate::ordered::{Item, Slot};
 use crate::overlay::{Overlay, Pendings};
+use crate::parallel::in_parallel;
 use crate::rows::query::Query;
 use crate::rows::read::{Bounds, Explained, Find, Row, Scan};
 use crate::rows::{self, Derived};
-use crate::scheduler;
 use crate::schema::{Kind, RowCodec, Schema, Structure, StructureId};
 use crate::snapshot::Pin;
 use crate::storage::bytes::Bytes;
@@ -426,7 +426,7 @@ impl Reader {
         let each: Vec<&[f32]> = queries.chunks(queries.len() / count).collect();
         each.iter().try_for_each(|query| self.check_search(&*look, id, query, search))?;
         let among = Among::All;
-        scheduler::in_parallel(&each, |query| {
+        in_parallel(&each, |query| {
             look.vector_search(id, &Nearby { query, search: *search, among })
         })
     }

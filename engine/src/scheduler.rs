@@ -94,36 +94,6 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
     thread.spawn(work).map_err(|cause| Error::io("start the thread", name, cause))
 }
 
-/// `work` for each item, on as many threads as the machine has where there are enough of them; the
-/// results in their order.
-pub fn in_parallel<T: Sync, R: Send>(
-    items: &[T],
-    work: impl Fn(&T) -> Result<R> + Sync,
-) -> Result<Vec<R>> {
-    /// Fewer are not worth a thread.
-    const ITEMS_MIN: usize = 8;
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = threads.min(items.len() / ITEMS_MIN).max(1);
-    let each = |part: &[T]| part.iter().map(&work).collect::<Result<Vec<R>>>();
-    if threads == 1 {
-        return each(items);
-    }
-    let parts = items.chunks(items.len().div_ceil(threads));
-    let done: Vec<Result<Vec<R>>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = parts.map(|part| scope.spawn(|| each(part))).collect();
-        let ended = threads.into_iter().map(|thread| match thread.join() {
-            Ok(done) => done,
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
-        ended.collect()
-    });
-    let mut all = Vec::with_capacity(items.len());
-    for part in done {
-        all.extend(part?);
-    }
-    Ok(all)
-}
-
 fn join(thread: &Mutex<Option<JoinHandle<()>>>) {
     let thread = thread.lock().take();
     if let Some(thread) = thread

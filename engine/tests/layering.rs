@@ -11,7 +11,10 @@ use std::path::{Path, PathBuf};
 
 /// Each module imports only from lines above its own; within a line only where it says "together".
 const LAYERS: &[(&str, &[&str])] = &[
-    ("together", &["clock", "codec", "error", "latency", "limits", "options", "storage"]),
+    (
+        "together",
+        &["clock", "codec", "error", "latency", "limits", "options", "parallel", "storage"],
+    ),
     ("apart", &["log", "propagation"]),
     ("apart", &["audit", "commit", "marker", "ordered", "snapshot", "vector"]),
     ("apart", &["schema"]),

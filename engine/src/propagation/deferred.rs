@@ -14,8 +14,8 @@ type Lsn = u64;
 
 /// What an entry takes besides its key's bytes.
 const OVERHEAD: usize = 40;
-/// So many are taken at a time.
-const SLICE: usize = 4_096;
+/// So many are seen to at a time: the more, the nearer to each other their entries lie.
+const SLICE: usize = 65_536;
 
 pub type Item = (Lsn, Box<[u8]>);
 

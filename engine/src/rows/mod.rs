@@ -218,21 +218,19 @@ fn change_indexes(
     };
     let before = old.map(|row| derived.entries(which, key, &row)).unwrap_or_default();
     let after = new.map(|row| derived.entries(which, key, row)).unwrap_or_default();
-    each_change(before, after, |tree, entry, made| state.set(tree, entry, made));
+    each_change(before, after, |tree, entry, made| state.set(tree, &entry, made));
     Ok(())
 }
 
 fn each_change(
     before: Vec<(Tree, Vec<u8>)>,
     after: Vec<(Tree, Vec<u8>)>,
-    mut set: impl FnMut(Tree, &[u8], Option<Entry>),
+    mut set: impl FnMut(Tree, Vec<u8>, Option<Entry>),
 ) {
-    for (tree, entry) in before.iter().filter(|entry| !after.contains(entry)) {
-        set(*tree, entry, None);
-    }
-    for (tree, entry) in after.iter().filter(|entry| !before.contains(entry)) {
-        set(*tree, entry, Some(Entry::mark()));
-    }
+    let gone: Vec<_> = before.iter().filter(|entry| !after.contains(entry)).cloned().collect();
+    gone.into_iter().for_each(|(tree, entry)| set(tree, entry, None));
+    let new = after.into_iter().filter(|entry| !before.contains(entry));
+    new.for_each(|(tree, entry)| set(tree, entry, Some(Entry::mark())));
 }
 
 /// Sees to the index entries of a row that were left for later: `before` its change, and `after`.
@@ -241,7 +239,7 @@ pub fn reindex(
     after: &impl Look,
     derived: &Derived<'_>,
     key: &[u8],
-    set: impl FnMut(Tree, &[u8], Option<Entry>),
+    set: impl FnMut(Tree, Vec<u8>, Option<Entry>),
 ) -> Result<()> {
     let entries = |state: &dyn Look| -> Result<Vec<(Tree, Vec<u8>)>> {
         let Some(version) = state.get(derived.rows(), key)? else { return Ok(Vec::new()) };

@@ -3,14 +3,22 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::{Catalog, Store};
 use crate::error::Result;
+use crate::log::Lsn;
 use crate::log::record::{Commit, OpKind, Priority};
 use crate::lookup::Tree;
 use crate::materialised::Materialised;
+use crate::ordered::Entry;
+use crate::parallel::in_parts;
 use crate::propagation::{Arrival, Policy};
 use crate::rows::{self, Derived};
 use crate::schema::StructureId;
+
+/// An index entry to be made: its tree, its key, its LSN, and what it holds.
+type Made = (u16, Vec<u8>, Lsn, Option<Entry>);
 
 /// What a commit did in one structure.
 struct Part {
@@ -86,16 +94,31 @@ impl Store {
         let structure = catalog.schema.by_id(id).expect("a catalogue knows its structures");
         let derived = Derived::of(structure).expect("only rows put entries off");
         deferred.work(|items| {
-            for (lsn, key) in items {
+            let made = in_parts(items, 1_024, |(lsn, key)| {
                 let before = self.snapshot_of(Arc::clone(catalog), lsn.saturating_sub(1));
                 let after = self.snapshot_of(Arc::clone(catalog), *lsn);
-                rows::reindex(&before, &after, &derived, key, |tree, entry, made| {
-                    known.set(tree.number, entry, *lsn, made);
-                    if !self.keeps_all {
-                        known.ordered.prune(tree.number, entry, self.floor());
-                    }
+                let mut made: SmallVec<[Made; 2]> = SmallVec::new();
+                rows::reindex(&before, &after, &derived, key, |tree, entry, mark| {
+                    made.push((tree.number, entry, *lsn, mark));
                 })?;
+                Ok(made)
+            })?;
+            let mut trees: Vec<Vec<Made>> = vec![Vec::new(); derived.indexes.len()];
+            for change in made.into_iter().flatten() {
+                trees[usize::from(change.0) - 1].push(change);
             }
+            in_parts(&trees, 1, |made| {
+                let mut made: Vec<&Made> = made.iter().collect();
+                // In key order a tree is walked, not searched; of one key the LSNs keep theirs.
+                made.sort_by(|a, b| (&a.1, a.2).cmp(&(&b.1, b.2)));
+                for (tree, entry, lsn, mark) in made {
+                    known.set(*tree, entry, *lsn, mark.clone());
+                    if !self.keeps_all {
+                        known.ordered.prune(*tree, entry, self.floor());
+                    }
+                }
+                Ok(())
+            })?;
             Ok(())
         })
     }

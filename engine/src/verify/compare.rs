@@ -21,6 +21,7 @@ use crate::ordered::{self, Direction, Range, Slot};
 use crate::schema::{Kind, Structure, StructureId};
 use crate::store::Snapshot;
 use crate::vectors::{self, Searchable};
+use crate::views::{self, View};
 
 /// Entries read from the engine in one step.
 const PAGE: usize = 512;
@@ -82,7 +83,7 @@ struct Comparison<'a> {
 impl<'a> Comparison<'a> {
     fn structure(&mut self) -> Result<()> {
         match &self.structure.kind {
-            Kind::Rows { indexes, unique, .. } => {
+            Kind::Rows { indexes, unique, supersede, .. } => {
                 self.items()?;
                 for (number, fields) in indexes.iter().enumerate() {
                     self.entries("index entry", number, fields.len())?;
@@ -90,8 +91,12 @@ impl<'a> Comparison<'a> {
                 for (number, fields) in unique.iter().enumerate() {
                     self.entries("unique entry", indexes.len() + number, fields.len())?;
                 }
-                Ok(())
+                if supersede.is_empty() {
+                    return Ok(());
+                }
+                self.entries("subject entry", indexes.len() + unique.len(), supersede.len())
             }
+            Kind::View { .. } if self.newest && self.derivation.partition.is_last() => self.view(),
             Kind::Vectors { rows, .. } => {
                 self.items()?;
                 self.links(rows.as_deref())?;
@@ -149,6 +154,24 @@ impl<'a> Comparison<'a> {
             _ => false,
         };
         expired || self.run.forgotten_since(self.structure.id, key)
+    }
+
+    /// Whether a view follows from its source, which is compared by itself.
+    fn view(&mut self) -> Result<()> {
+        let look = self.look;
+        let Some(view) = View::of(look.schema(), self.structure.id) else { return Ok(()) };
+        let mut problems = Vec::new();
+        let entries =
+            views::check(look, &view, |group, what| problems.push((group.to_vec(), what)));
+        self.findings.checked.entries += entries?;
+        for (group, what) in problems {
+            let id = self.structure.id;
+            // Forgotten by a commit that came meanwhile.
+            if group.is_empty() || !self.run.forgotten_since(id, &group) {
+                self.problem("view", &group, look.lsn, what);
+            }
+        }
+        Ok(())
     }
 
     /// Every live entry of one tree.

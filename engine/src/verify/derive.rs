@@ -6,8 +6,9 @@
 //! 3. A captured change is an event; a delete of a row or vector that is not there is no change.
 //! 4. A cache of bounded capacity loses what was written first; expiry is the reader's.
 //! 5. A forgotten key loses every version, here and in what is linked to it.
+//! 6. A row takes the place of those about the same subject that say otherwise, and tells of it.
 //!
-//! Only the keys of one partition are kept. A key is in the same partition in every structure, so
+//! A view is not derived here: it is checked against its source (`views::check`). Only the keys of one partition are kept. A key is in the same partition in every structure, so
 //! that what is linked is derived together; a cache of bounded capacity is in one as a whole.
 
 use std::collections::{BTreeMap, HashSet};
@@ -16,7 +17,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::codec::msgpack;
 use crate::codec::order::{self, Indexable};
-use crate::codec::{put_bytes, put_varint};
+use crate::codec::{put_bytes, put_varint, write};
 use crate::error::{Error, Result};
 use crate::log::Lsn;
 use crate::log::record::{Commit, Op, OpKind, ValueAt};
@@ -33,6 +34,8 @@ pub struct Links {
     followers: Vec<(StructureId, StructureId)>,
     /// Events by what they capture.
     captures: Vec<(StructureId, StructureId)>,
+    /// Events by the rows whose contradictions they tell.
+    contradictions: Vec<(StructureId, StructureId)>,
 }
 
 impl Links {
@@ -53,7 +56,28 @@ impl Links {
                 to.push((source.id, structure.id));
             }
         }
+        links.note_contradictions(schema);
         links
+    }
+
+    fn note_contradictions(&mut self, schema: &Schema) {
+        for rows in schema.structures.iter().filter(|rows| !subject_of(rows).is_empty()) {
+            let capture: Vec<StructureId> = self.captures(rows.id).collect();
+            for events in &schema.structures {
+                let told = match capture.is_empty() {
+                    true => matches!(events.kind, Kind::Events { .. }),
+                    false => capture.contains(&events.id),
+                };
+                if told {
+                    self.contradictions.push((rows.id, events.id));
+                }
+            }
+        }
+    }
+
+    /// Whether a row can take another's place, so that their keys must be derived together.
+    pub fn joins_keys(schema: &Schema) -> bool {
+        schema.structures.iter().any(|structure| !subject_of(structure).is_empty())
     }
 
     fn followers(&self, of: StructureId) -> impl Iterator<Item = StructureId> {
@@ -67,6 +91,13 @@ impl Links {
     /// A structure and those that forget its keys with it.
     pub fn forgotten_with(&self, id: StructureId) -> impl Iterator<Item = StructureId> {
         std::iter::once(id).chain(self.followers(id))
+    }
+}
+
+fn subject_of(structure: &Structure) -> &[String] {
+    match &structure.kind {
+        Kind::Rows { supersede, .. } => supersede,
+        _ => &[],
     }
 }
 
@@ -128,6 +159,10 @@ pub struct Derivation<'a> {
     pub states: BTreeMap<StructureId, State<'a>>,
     pub unchanged: Unchanged,
     positions: BTreeMap<StructureId, u32>,
+    /// Rows by what they are about: their keys, and a hash of their fields.
+    subjects: BTreeMap<(StructureId, Vec<u8>), BTreeMap<Box<[u8]>, u64>>,
+    /// And what each is about.
+    about: BTreeMap<(StructureId, Box<[u8]>), Vec<u8>>,
 }
 
 impl<'a> Derivation<'a> {
@@ -142,7 +177,16 @@ impl<'a> Derivation<'a> {
             (structure.id, State { structure, items, ages })
         });
         let states = states.collect();
-        Self { schema, links, partition, states, unchanged, positions: BTreeMap::new() }
+        Self {
+            schema,
+            links,
+            partition,
+            states,
+            unchanged,
+            positions: BTreeMap::new(),
+            subjects: BTreeMap::new(),
+            about: BTreeMap::new(),
+        }
     }
 
     /// Whether this derivation keeps a key of a structure.
@@ -178,6 +222,9 @@ impl<'a> Derivation<'a> {
                 }
                 continue;
             }
+            if op.kind == OpKind::Put && !subject_of(structure).is_empty() {
+                self.supersede(structure, commit, op, event);
+            }
             if !self.takes(structure, commit, op, number)? {
                 continue;
             }
@@ -189,6 +236,52 @@ impl<'a> Derivation<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The rows that this one takes the place of go, and an event tells of each.
+    fn supersede<'c>(
+        &mut self,
+        structure: &'a Structure,
+        commit: &'c Commit,
+        op: &Op,
+        event: &mut dyn FnMut(Event<'c>),
+    ) {
+        let (id, key) = (structure.id, commit.frames.key(op));
+        let row = commit.frames.value(op).unwrap_or_default();
+        let Some(subject) = subject(subject_of(structure), row) else { return };
+        let said = fields_hash(row);
+        let known = self.subjects.get(&(id, subject.clone())).cloned().unwrap_or_default();
+        for (other, hash) in known.into_iter().filter(|(_, hash)| *hash != said) {
+            debug_assert_ne!(hash, said, "what says the same stays");
+            let older = self.state(id).items.get(&other).map_or(0, |item| item.lsn);
+            let links = self.links;
+            for (_, events) in links.contradictions.iter().filter(|(rows, _)| *rows == id) {
+                let meta = event_meta(id, b"contradiction", Some(key));
+                let payload = contradiction(&other, older, key, commit.lsn);
+                let told = self.event(*events, commit, op, meta);
+                event(Event { slot: Slot::Inline(payload.into()), payload: None, ..told });
+            }
+            if *other != *key {
+                self.remove(id, &other);
+                for follower in links.followers(id) {
+                    self.remove(follower, &other);
+                }
+            }
+        }
+        self.forget_subject(id, key);
+        self.subjects.entry((id, subject.clone())).or_default().insert(key.into(), said);
+        self.about.insert((id, key.into()), subject);
+    }
+
+    fn forget_subject(&mut self, id: StructureId, key: &[u8]) {
+        if self.about.is_empty() {
+            return;
+        }
+        if let Some(subject) = self.about.remove(&(id, key.into()))
+            && let Some(rows) = self.subjects.get_mut(&(id, subject))
+        {
+            rows.remove(key);
+        }
     }
 
     fn event<'c>(
@@ -255,7 +348,7 @@ impl<'a> Derivation<'a> {
     }
 
     fn put(&mut self, structure: &Structure, key: &[u8], item: Item) {
-        self.remove(structure.id, key);
+        self.take_out(structure.id, key);
         let state = self.state(structure.id);
         if let Extra::Cached { age, .. } = item.extra {
             state.ages.insert(age, key.into());
@@ -269,6 +362,11 @@ impl<'a> Derivation<'a> {
     }
 
     fn remove(&mut self, id: StructureId, key: &[u8]) -> bool {
+        self.forget_subject(id, key);
+        self.take_out(id, key)
+    }
+
+    fn take_out(&mut self, id: StructureId, key: &[u8]) -> bool {
         let state = self.state(id);
         let Some(item) = state.items.remove(key) else { return false };
         if let Extra::Cached { age, .. } = item.extra {
@@ -276,6 +374,38 @@ impl<'a> Derivation<'a> {
         }
         true
     }
+}
+
+/// What a row is about; `None` where it lacks a field of that.
+fn subject(fields: &[String], row: &[u8]) -> Option<Vec<u8>> {
+    let mut subject = Vec::new();
+    for field in fields {
+        let scalar = msgpack::scalar(msgpack::field(row, field)?).ok()?;
+        if order::put_scalar(&mut subject, &scalar).ok()? == Indexable::No {
+            return None;
+        }
+    }
+    Some(subject)
+}
+
+/// The same for rows with the same fields, in whatever order.
+fn fields_hash(row: &[u8]) -> u64 {
+    let hash = |(name, value): (&str, &[u8])| xxh3_64(&[name.as_bytes(), &[0], value].concat());
+    msgpack::entries(row).map(hash).fold(0, u64::wrapping_add)
+}
+
+/// `{"older": {"key", "version"}, "newer": {"key", "version"}}`.
+fn contradiction(older: &[u8], older_lsn: Lsn, newer: &[u8], newer_lsn: Lsn) -> Vec<u8> {
+    let mut out = vec![0x82];
+    for (name, key, lsn) in [("older", older, older_lsn), ("newer", newer, newer_lsn)] {
+        write::text(&mut out, name);
+        out.push(0x82);
+        write::text(&mut out, "key");
+        write::text(&mut out, &String::from_utf8_lossy(key));
+        write::text(&mut out, "version");
+        write::unsigned(&mut out, lsn);
+    }
+    out
 }
 
 fn unknown(structure: &Structure, op: &Op) -> Error {
@@ -311,13 +441,17 @@ fn event_meta(origin: StructureId, kind: &[u8], key: Option<&[u8]>) -> Vec<u8> {
 fn item(structure: &Structure, commit: &Commit, op: &Op, number: u32) -> Result<Item> {
     let value = commit.frames.value(op);
     let extra = match &structure.kind {
-        Kind::Rows { indexes, unique, .. } if indexes.len() + unique.len() > 0 => {
+        Kind::Rows { indexes, unique, supersede, .. }
+            if indexes.len() + unique.len() + supersede.len() > 0 =>
+        {
             let row = value.unwrap_or_default();
             let key = std::str::from_utf8(commit.frames.key(op))
                 .map_err(|_| Error::corruption("the key of a document is not text"))?;
             let indexed = indexes.iter().map(|fields| entry(fields, row, key, 1));
             let unique = unique.iter().map(|fields| entry(fields, row, key, fields.len()));
-            Extra::Entries(indexed.chain(unique).collect())
+            let about = (!supersede.is_empty()).then_some(supersede).into_iter();
+            let about = about.map(|fields| entry(fields, row, key, fields.len()));
+            Extra::Entries(indexed.chain(unique).chain(about).collect())
         }
         Kind::Cache { .. } => {
             let expires = commit.frames.meta(op).try_into();

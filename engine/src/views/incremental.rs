@@ -31,7 +31,7 @@ pub(super) fn moved(
 }
 
 /// What a document adds to its group.
-fn share(view: &View<'_>, key: &[u8], document: &[u8]) -> Option<(Vec<u8>, Exact)> {
+pub(super) fn share(view: &View<'_>, key: &[u8], document: &[u8]) -> Option<(Vec<u8>, Exact)> {
     let amount = match view.function {
         Function::Sum { field } => match msgpack::scalar(msgpack::field(document, field)?).ok()? {
             Scalar::Int(value) => Exact::of_int(value),
@@ -81,9 +81,7 @@ fn adjust(
     let known = state.get(view.results(), group)?;
     let (mut count, mut sum) = (0, Exact::default());
     if let Some(known) = &known {
-        let mut decoder = Decoder::new(&known.entry.meta);
-        count = decoder.varint()?;
-        sum = Exact::take(&mut decoder)?;
+        (count, sum) = figures(&known.entry.meta)?;
     }
     let count = count.saturating_add_signed(more);
     let sum = sum.plus(amount);
@@ -103,6 +101,12 @@ fn adjust(
     follow(state, views, view.id, &Moved { key: group, old: old.as_ref(), new, ..*change })
 }
 
+/// The exact figures of a result.
+pub(super) fn figures(meta: &[u8]) -> Result<(u64, Exact)> {
+    let mut decoder = Decoder::new(meta);
+    Ok((decoder.varint()?, Exact::take(&mut decoder)?))
+}
+
 fn document(view: &View<'_>, count: u64, sum: &Exact) -> Vec<u8> {
     let sums = matches!(view.function, Function::Sum { .. });
     let mut out = Vec::with_capacity(24);
@@ -120,7 +124,7 @@ fn document(view: &View<'_>, count: u64, sum: &Exact) -> Vec<u8> {
 }
 
 /// Where a document stands among its group: behind the group, its rank, then its own key.
-fn place(view: &View<'_>, key: &[u8], lsn: u64, document: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn place(view: &View<'_>, key: &[u8], lsn: u64, document: &[u8]) -> Option<Vec<u8>> {
     let mut place = view.group_of(key, document)?;
     match view.function {
         // Newest first, as it is read.
@@ -132,6 +136,10 @@ fn place(view: &View<'_>, key: &[u8], lsn: u64, document: &[u8]) -> Option<Vec<u
                 Indexable::Yes => place.extend(rank.iter().map(|byte| !byte)),
                 Indexable::No => return None,
             }
+        }
+        // Only what has an amount is counted.
+        Function::Sum { .. } => {
+            share(view, key, document)?;
         }
         _ => {}
     }

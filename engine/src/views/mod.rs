@@ -13,12 +13,14 @@
 //!    documents has no result and is not stale.
 //! 4. Staleness has no history: it is of now.
 
+mod check;
 mod exact;
 mod follow;
 mod incremental;
 pub mod key;
 mod read;
 
+pub use check::check;
 pub use follow::{Before, changed, forgotten, result};
 pub use read::{Input, Stored, find, groups, inputs, stale, stale_groups};
 

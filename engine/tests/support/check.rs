@@ -12,7 +12,7 @@ use waferdb::vector::Search;
 use waferdb::verify::verify;
 
 use super::model::*;
-use super::workload::Progress;
+use super::workload::{Progress, group};
 
 pub enum Problem {
     /// The engine refused to answer.
@@ -96,6 +96,7 @@ pub fn check(db: &Database, reference: &Reference, progress: &Progress) -> Outco
     let reader = db.reader_at(lsn)?;
     check_state(db, &reader, newest)?;
     check_caches(&reader, newest, progress.wall)?;
+    check_views(&reader, newest)?;
     check_audit(db, lsn, reference)?;
     // A database that failed says nothing of outcomes before it is opened again.
     let decided = db.shared().pipeline.failure().is_none();
@@ -186,7 +187,8 @@ fn check_state(db: &Database, reader: &Reader, state: &State) -> Outcome {
     check_vectors(reader, state)?;
     check_events(db, reader, state)?;
     check_context(db, reader, state)?;
-    check_graph(reader, state)
+    check_graph(reader, state)?;
+    check_results(reader, state)
 }
 
 fn check_facts(reader: &Reader, state: &State) -> Outcome {
@@ -258,6 +260,62 @@ fn check_find(
     let conditions = String::from_utf8_lossy(conditions);
     same!(found, wanted, "find {conditions:?} at {}", state.lsn);
     Ok(())
+}
+
+/// Results of the caller's view, at any LSN.
+fn check_results(reader: &Reader, state: &State) -> Outcome {
+    for number in 0..3 {
+        let user = format!("u{number}");
+        let found = reader.view_group(PROFILE, &group(&user))?.stored;
+        let found = found.map(|(stored, _)| (stored.document.to_vec(), stored.lsn));
+        let wanted = state.results.get(&user).cloned();
+        same!(found, wanted, "result of {user:?} at {}", state.lsn);
+    }
+    Ok(())
+}
+
+/// What is known of views only as they are now.
+fn check_views(reader: &Reader, state: &State) -> Outcome {
+    let at = state.lsn;
+    let (stale, _) = reader.view_stale(PROFILE, b"", None, 64)?;
+    let stale: BTreeSet<Vec<u8>> = stale.into_iter().map(|(group, _)| group).collect();
+    let wanted: BTreeSet<Vec<u8>> = state.stale.iter().map(|user| group(user)).collect();
+    same!(stale, wanted, "stale groups at {at}");
+    for number in 0..3 {
+        let user = format!("u{number}");
+        let facts = state.facts.iter().filter(|(_, (fact, ..))| fact.user == user);
+        let mut facts: Vec<_> = facts.map(|(key, (fact, lsn, _))| (*lsn, key, fact)).collect();
+        facts.sort_by_key(|(lsn, key, _)| (*lsn, *key));
+        let inputs = reader.view_inputs(PROFILE, &group(&user))?;
+        let inputs: Vec<_> = inputs.iter().map(|(input, _)| (input.lsn, &input.key[..])).collect();
+        let wanted: Vec<_> = facts.iter().map(|(lsn, key, _)| (*lsn, key.as_bytes())).collect();
+        same!(inputs, wanted, "inputs of {user:?} at {at}");
+        let total = reader.view_group(TOTALS, &group(&user))?.stored;
+        let total = total.map(|(stored, _)| stored.document.to_vec());
+        let sum: i64 = facts.iter().map(|(.., fact)| fact.n).sum();
+        let wanted = (!facts.is_empty()).then(|| total_of(sum, facts.len()));
+        same!(total, wanted, "total of {user:?} at {at}");
+        let latest = reader.view_group(LATEST, &group(&user))?.stored;
+        let newest = latest.map(|(stored, _)| stored.lsn);
+        same!(newest, facts.last().map(|(lsn, ..)| *lsn), "latest of {user:?} at {at}");
+    }
+    for number in 0..3 {
+        let user = format!("u{number}");
+        let count = reader.view_group(PROFILES, &group(&user))?.stored;
+        let wanted = state.results.contains_key(&user);
+        same!(count.is_some(), wanted, "count of the results of {user:?} at {at}");
+    }
+    Ok(())
+}
+
+/// `{"sum": …, "count": …}` as the engine writes it.
+fn total_of(sum: i64, count: usize) -> Vec<u8> {
+    let mut out = vec![0x82];
+    put_str(&mut out, "sum");
+    waferdb::codec::write::integer(&mut out, sum.into());
+    put_str(&mut out, "count");
+    waferdb::codec::write::unsigned(&mut out, count as u64);
+    out
 }
 
 fn check_vectors(reader: &Reader, state: &State) -> Outcome {

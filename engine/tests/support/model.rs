@@ -3,7 +3,7 @@
 //! It shares no code with the engine but the names of operations; it is slow, direct and written
 //! from the public contract.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub const FACTS: u32 = 1;
 pub const BLOBS: u32 = 2;
@@ -14,8 +14,14 @@ pub const SESSION: u32 = 6;
 pub const WARM: u32 = 7;
 pub const CONTEXT: u32 = 8;
 pub const ENTITIES: u32 = 9;
+/// Views of the facts by user: of the caller's making, a sum of `n`, the two put last; and a view of
+/// the first.
+pub const PROFILE: u32 = 10;
+pub const TOTALS: u32 = 11;
+pub const LATEST: u32 = 12;
+pub const PROFILES: u32 = 13;
 /// Declared at the second opening.
-pub const NOTES: u32 = 10;
+pub const NOTES: u32 = 14;
 pub const DIM: usize = 10;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +115,8 @@ pub enum Op {
     ContextDelete(u32, String, Option<String>),
     Link(EdgeKey, Option<Vec<u8>>),
     Unlink(EdgeKey),
+    /// What a user's facts are said to come to, as of the commit before.
+    Result(String, Vec<u8>),
     ForgetFact(String),
     ForgetBlob(Vec<u8>),
     ForgetEvents(String),
@@ -157,8 +165,15 @@ pub struct State {
     pub caches: BTreeMap<(u32, String), Cached>,
     pub context: BTreeMap<(u32, String, String), (Vec<u8>, u64)>,
     pub edges: BTreeMap<EdgeKey, Option<Vec<u8>>>,
+    /// Results of the caller's view, and the LSN that wrote each.
+    pub results: BTreeMap<String, (Vec<u8>, u64)>,
+    pub stale: BTreeSet<String>,
+    /// Users that the versions of a fact had since it was forgotten last.
+    users_of: BTreeMap<String, BTreeSet<String>>,
     /// Every forget, with its LSN.
     pub forgotten: Vec<(u64, Op)>,
+    /// The users whose results a forget took, with its LSN.
+    dissolved: Vec<(u64, BTreeSet<String>)>,
 }
 
 impl State {
@@ -196,14 +211,20 @@ impl State {
         let lsn = commit.lsn;
         match op {
             Op::PutFact(key, fact) => {
-                self.facts.insert(key.clone(), (fact.clone(), lsn, commit.time));
+                let old = self.facts.insert(key.clone(), (fact.clone(), lsn, commit.time));
+                self.users_of.entry(key.clone()).or_default().insert(fact.user.clone());
+                if let Some((old, ..)) = old.filter(|(old, ..)| old.user != fact.user) {
+                    self.changed(&old.user, false);
+                }
+                self.changed(&fact.user, false);
                 let payload = Some(fact.encode());
                 self.event(commit, index, (FACTS, "put"), Some(key.as_bytes()), payload);
             }
             Op::DeleteFact(key) => {
                 self.vectors.remove(key);
                 self.caches.remove(&(WARM, key.clone()));
-                if self.facts.remove(key).is_some() {
+                if let Some((old, ..)) = self.facts.remove(key) {
+                    self.changed(&old.user, true);
                     self.event(commit, index, (FACTS, "delete"), Some(key.as_bytes()), None);
                 }
             }
@@ -249,10 +270,38 @@ impl State {
             Op::Unlink(edge) => {
                 self.edges.remove(edge);
             }
+            Op::Result(user, document) => {
+                if self.has_facts(user) {
+                    self.results.insert(user.clone(), (document.clone(), lsn));
+                    self.stale.remove(user);
+                }
+            }
             forget => {
                 self.mask(forget, lsn);
+                if let Op::ForgetFact(key) = forget {
+                    let users = self.users_of.remove(key).unwrap_or_default();
+                    users.iter().for_each(|user| self.changed(user, true));
+                    self.dissolved.push((lsn, users));
+                }
                 self.forgotten.push((lsn, forget.clone()));
             }
+        }
+    }
+
+    fn has_facts(&self, user: &str) -> bool {
+        self.facts.values().any(|(fact, ..)| fact.user == user)
+    }
+
+    /// A user's facts changed; `gone`: one of them may be answered no more.
+    fn changed(&mut self, user: &str, gone: bool) {
+        let there = self.has_facts(user);
+        if gone || !there {
+            self.results.remove(user);
+        }
+        if there {
+            self.stale.insert(user.to_owned());
+        } else {
+            self.stale.remove(user);
         }
     }
 
@@ -298,6 +347,11 @@ impl State {
         for (lsn, forget) in &newest.forgotten {
             if *lsn > self.lsn {
                 seen.mask(forget, *lsn);
+            }
+        }
+        for (lsn, users) in &newest.dissolved {
+            if *lsn > self.lsn {
+                seen.results.retain(|user, _| !users.contains(user));
             }
         }
         seen

@@ -25,7 +25,7 @@ const MEMTABLE_BYTES: u64 = 24 << 10;
 
 const BASE: &str = r#"{"structures":[
 {"name":"facts","kind":"rows","codec":"msgpack",
- "indexes":[["user"],["topic","n"]MORE],"unique":[["slug"]]},
+ "indexes":[["user"],["topic","n"]MORE],"unique":[["slug"]],"policy":{"kind":"lazy"}},
 {"name":"blobs","kind":"rows","codec":"raw"},
 {"name":"embeddings","kind":"vectors","dim":10,"metric":"l2","rows":"facts"},
 {"name":"events","kind":"events","capture":["facts","blobs"]},
@@ -33,7 +33,14 @@ const BASE: &str = r#"{"structures":[
 {"name":"session","kind":"cache","ttl":1500000},
 {"name":"warm","kind":"cache","ttl":1500000,"source":"facts"},
 {"name":"context","kind":"context"},
-{"name":"entities","kind":"graph"}NOTES]}"#;
+{"name":"entities","kind":"graph"},
+{"name":"profile","kind":"view","source":"facts","by":["user"],"function":{"name":"custom"}},
+{"name":"totals","kind":"view","source":"facts","by":["user"],
+ "function":{"name":"sum","field":"n"}},
+{"name":"latest","kind":"view","source":"facts","by":["user"],
+ "function":{"name":"latest","n":2}},
+{"name":"profiles","kind":"view","source":"profile","by":["user"],"function":{"name":"count"}}
+NOTES]}"#;
 
 pub fn schema(extended: bool) -> Schema {
     let (more, notes) = match extended {
@@ -220,7 +227,8 @@ impl Run {
     pub fn one(&mut self) -> Result<()> {
         match self.below(100) {
             0..56 => self.transaction(),
-            56..64 => self.single(),
+            56..60 => self.single(),
+            60..64 => self.result(),
             64..68 => self.batch(),
             68..72 => self.refused(),
             72..78 => self.forget(),
@@ -427,6 +435,15 @@ impl Run {
         self.commit(Mode::Single, sync, ops)
     }
 
+    fn result(&mut self) -> Result<()> {
+        let user = format!("u{}", self.below(3));
+        let mut document = vec![0x81];
+        put_str(&mut document, "text");
+        put_str(&mut document, &self.text());
+        let sync = self.chance(50);
+        self.commit(Mode::Single, sync, vec![Op::Result(user, document)])
+    }
+
     fn batch(&mut self) -> Result<()> {
         let ops = (0..3 + self.below(12)).map(|number| {
             let key = format!("b{number}");
@@ -483,6 +500,13 @@ impl Run {
     }
 }
 
+/// The key of a user's group.
+pub fn group(user: &str) -> Vec<u8> {
+    let mut list = vec![0x91];
+    put_str(&mut list, user);
+    waferdb::views::key::encode(&list, 1).expect("text is a key")
+}
+
 /// Hands one operation of the model to the engine.
 pub fn write(transaction: &mut Transaction, op: &Op) -> Result<()> {
     let (tx, any) = (transaction, Precondition::default());
@@ -504,6 +528,10 @@ pub fn write(transaction: &mut Transaction, op: &Op) -> Result<()> {
             tx.link(ENTITIES, from, relation, to, props.as_deref())
         }
         Op::Unlink((from, relation, to)) => tx.unlink(ENTITIES, from, relation, to),
+        Op::Result(user, document) => {
+            let input = tx.lsn();
+            tx.put_result(PROFILE, &group(user), document, (input, 0))
+        }
         Op::ForgetFact(key) => tx.forget(FACTS, &[key.as_bytes()]),
         Op::ForgetBlob(key) => tx.forget(BLOBS, &[key]),
         Op::ForgetEvents(key) => tx.forget(EVENTS, &[key.as_bytes()]),
