@@ -30,6 +30,8 @@ pub struct Links {
     captures: Vec<(StructureId, StructureId)>,
     /// rows whose versions supersede each other → events that are told of it.
     contradictions: Vec<(StructureId, StructureId)>,
+    /// rows whose versions supersede each other → what goes with them.
+    superseding: Vec<(StructureId, StructureId)>,
     /// rows or a view → views of it.
     pub views: Vec<(StructureId, StructureId)>,
 }
@@ -73,12 +75,15 @@ impl Links {
                 told.clone_from(&events);
             }
             self.contradictions.extend(told.into_iter().map(|events| (rows.id, events)));
+            let linked = self.vectors.iter().chain(&self.caches);
+            self.superseding.extend(linked.filter(|(from, _)| *from == rows.id));
         }
     }
 
     /// Structures whose earlier state must be at hand to tell what changes in this one.
     pub fn told_by(&self, structure: StructureId) -> impl Iterator<Item = StructureId> {
         let all = self.captures.iter().chain(&self.contradictions).chain(&self.views);
+        let all = all.chain(&self.superseding);
         all.filter(move |(_, to)| *to == structure).map(|(from, _)| *from)
     }
 

@@ -125,6 +125,10 @@ pub trait Change: Look {
     fn touch(&self, _view: StructureId, _group: &[u8]) {}
     /// A version took the place of another that said otherwise.
     fn superseded(&self) {}
+    /// The commit is of background priority.
+    fn is_background(&self) -> bool {
+        false
+    }
 }
 
 /// One operation with its bytes at hand.

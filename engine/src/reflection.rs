@@ -22,6 +22,9 @@ use crate::store::Catalog;
 /// So long without a commit the database is idle.
 const IDLE_NANOS: u64 = 100_000_000;
 
+/// So many vectors may be looked for in the log to answer as of an older LSN.
+const COLD_MAX: u64 = 1_024;
+
 /// What a read asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
@@ -122,9 +125,11 @@ impl Shared {
         let waiting = known.queue.waiting()?;
         let now = self.pipeline.now();
         let lsn = waiting.first - 1;
-        // Vectors that a merge let go are looked for in the log, one by one.
-        let in_memory = known.vectors.as_ref().and_then(|vectors| vectors.loaded());
-        let is_cold = in_memory.is_some_and(|index| lsn < index.cold());
+        // What vectors were before those in memory is looked for in the log, one by one.
+        let is_cold = known.vectors.as_ref().is_some_and(|vectors| {
+            let many = vectors.sealed() + vectors.unsealed() > COLD_MAX;
+            many && vectors.loaded().is_some_and(|index| lsn < index.cold())
+        });
         let due = waiting.is_due(structure.policy_in_force(), self.batch_scale(), now, false);
         if due || is_cold || !want.is_met(&waiting, now) {
             known.queue.reflect();
@@ -163,7 +168,8 @@ impl Shared {
         Ok(reflected)
     }
 
-    fn is_idle(&self) -> bool {
+    /// No commit came for a while.
+    pub fn is_idle(&self) -> bool {
         self.pipeline.idle_nanos() >= IDLE_NANOS
     }
 

@@ -23,7 +23,7 @@ use crate::events::Positions;
 use crate::ledger::{LEDGER, Ledger};
 use crate::log::Lsn;
 use crate::log::format::DatabaseId;
-use crate::log::record::Commit;
+use crate::log::record::{Commit, Priority};
 use crate::lookup::{Among, Change, Look, Nearby, Operation, Page, Tree};
 use crate::materialised::{Held, Materialised};
 use crate::merge_iterator::{self, Side};
@@ -237,8 +237,15 @@ impl Store {
 
     /// The state at an LSN by another catalogue than today's.
     pub fn snapshot_of(&self, catalog: Arc<Catalog>, lsn: Lsn) -> Snapshot<'_> {
-        let effects = Mutex::default();
-        Snapshot { store: self, catalog, lsn, writes: Writes::None, effects, _pin: None }
+        Snapshot {
+            store: self,
+            catalog,
+            lsn,
+            writes: Writes::None,
+            background: false,
+            effects: Mutex::default(),
+            _pin: None,
+        }
     }
 
     /// The state at a pinned LSN.
@@ -275,7 +282,9 @@ impl Store {
         only: Option<&[StructureId]>,
     ) -> Result<Applied> {
         let snapshot = self.snapshot_of(Arc::clone(catalog), commit.lsn);
-        let state = Snapshot { writes: only.map_or(Writes::All, Writes::Only), ..snapshot };
+        let writes = only.map_or(Writes::All, Writes::Only);
+        let background = commit.head.priority == Priority::Background;
+        let state = Snapshot { writes, background, ..snapshot };
         let mut positions = Positions::new();
         for (number, op) in commit.frames.ops.iter().enumerate() {
             if only.is_some_and(|only| !touches(catalog, op.structure, only)) {
@@ -390,6 +399,8 @@ pub struct Snapshot<'a> {
     pub catalog: Arc<Catalog>,
     pub lsn: Lsn,
     writes: Writes<'a>,
+    /// The commit that is applied is of background priority.
+    background: bool,
     /// What the applying comes to besides.
     effects: Mutex<Applied>,
     _pin: Option<Arc<Pin>>,
@@ -682,6 +693,10 @@ impl Change for Snapshot<'_> {
         if !known {
             effects.touched.push((view, group.into()));
         }
+    }
+
+    fn is_background(&self) -> bool {
+        self.background
     }
 
     fn superseded(&self) {

@@ -99,6 +99,8 @@ pub struct Transaction {
     /// Forgotten in this transaction: a write to the same key would be forgotten with it.
     forgotten: HashSet<(StructureId, Vec<u8>)>,
     started: u64,
+    /// It holds results of views, which nobody handed in.
+    derived: bool,
 }
 
 fn transaction_error(message: impl Into<String>) -> Error {
@@ -187,6 +189,7 @@ impl Transaction {
             preconditions: Vec::new(),
             watched: Vec::new(),
             forgotten: HashSet::new(),
+            derived: false,
             shared,
         })
     }
@@ -433,6 +436,7 @@ impl Transaction {
                 limits::RESULT_BYTES_MAX
             )));
         }
+        self.derived = true;
         let made = Made { input, definition: view.definition(), covered };
         let value = Some((Codec::Msgpack, document));
         self.push(OpKind::Put, id, group, &made.encode(), value)
@@ -592,7 +596,8 @@ impl Transaction {
         };
         let baton = ticket.baton();
         self.shared.pipeline.finish(&ticket, chained)?;
-        self.shared.committed(self.batch.read().logical_bytes(), self.started);
+        let handed_in = if self.derived { 0 } else { self.batch.read().logical_bytes() };
+        self.shared.committed(handed_in, self.started);
         let commit = &ticket.sequenced.commit;
         let leaf = || audit::leaf_hash(commit);
         let receipt = Receipt {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use crate::checkpoint::Mark;
+use crate::clock::Micros;
 use crate::compression::Packer;
 use crate::database::Shared;
 use crate::error::{Error, ErrorKind, Result};
@@ -29,6 +30,7 @@ use crate::schema::StructureId;
 use crate::stats::Lag;
 use crate::store::{Catalog, Store};
 use crate::vectors::Searchable;
+use crate::views::{self, View};
 
 /// A structure is written out when its oldest commit in memory is so much log behind.
 const LOG_BEHIND_BYTES_MAX: u64 = 64 << 20;
@@ -410,6 +412,18 @@ impl Shared {
         })
     }
 
+    /// Commits that a view's results lack, and when the first of them was made; of so many groups as
+    /// can be looked at in passing.
+    fn staleness(&self, catalog: &Catalog, structure: StructureId) -> Option<(u64, Micros)> {
+        const GROUPS: usize = 4_096;
+        let view = View::of(&catalog.schema, structure)?;
+        let look = self.store.snapshot(self.pipeline.visible());
+        let (groups, _) = views::stale_groups(&look, &view, b"", None, GROUPS).ok()?;
+        let commits = groups.iter().map(|(_, stale)| stale.changes).sum();
+        let first = groups.iter().map(|(_, stale)| stale.since).min()?;
+        Some((commits, self.time_of(first).ok()?))
+    }
+
     /// What there is to do for one structure.
     pub fn lag_of(&self, catalog: &Catalog, structure: StructureId) -> Lag {
         let known = catalog.structure(structure);
@@ -417,9 +431,13 @@ impl Shared {
         let shapes = ordered.shapes();
         let due = merge::choose(&shapes, self.options.fan_out).unwrap_or_default();
         let (waiting, now) = (known.queue.waiting(), self.pipeline.now());
+        let (commits, age) = match self.staleness(catalog, structure) {
+            Some((commits, since)) => (commits, now.saturating_sub(since).max(0)),
+            None => waiting.map_or((0, 0), |waiting| (waiting.commits, waiting.age(now))),
+        };
         Lag {
-            commits: waiting.map_or(0, |waiting| waiting.commits),
-            age: waiting.map_or(0.0, |waiting| waiting.age(now) as f64 / 1e6),
+            commits,
+            age: age as f64 / 1e6,
             memtable_bytes: (ordered.active_bytes()
                 + ordered.sealed_bytes()
                 + known.deferred_bytes()) as u64,

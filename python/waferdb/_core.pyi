@@ -23,8 +23,9 @@ LIMITS: Final[dict[str, int]]
 # One committed transaction: (lsn, time, durable, leaf hash or None, transaction id, groups of views
 # that it made stale or None where it is not applied yet)
 _Commit: TypeAlias = tuple[int, int, bool, bytes | None, str, list[tuple[int, bytes]] | None]
-# Why a group is stale: (since, changed, removed, changes, time of since, bytes)
-_Stale: TypeAlias = tuple[int, int, int, int, int, int]
+# Why a group is stale: (since, changed, removed, changes, time of since, bytes, whether any was of
+# more than background priority)
+_Stale: TypeAlias = tuple[int, int, int, int, int, int, bool]
 
 @final
 class Engine:
@@ -95,6 +96,7 @@ class Engine:
     def now(self) -> int: ...
     def step(self) -> bool: ...
     def batch_scale(self) -> float: ...
+    def is_idle(self) -> bool: ...
     def outcome(self, txn: str) -> str: ...  # "committed" | "absent"
     def flush(self) -> None: ...
     def drain(self, structures: list[int] | None) -> None: ...
@@ -292,6 +294,9 @@ class Transaction:
     def note(self, actor: str | None, reason: str | None) -> None: ...
     def commit(self) -> _Commit: ...
     def rollback(self) -> None: ...
+
+def group_parts(group: bytes) -> list[bytes]:
+    """The fields of a group's key, each as it is encoded."""
 
 def group_values(group: bytes) -> bytes:
     """The values of a group's key, as a msgpack list."""

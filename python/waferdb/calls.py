@@ -1,7 +1,8 @@
-"""Calls of views' functions, each on a thread of its own and for no longer than its time.
+"""Calls of views' functions, each on a thread of its own.
 
-A thread cannot be stopped: one that runs past its time is left behind, and its result with it. A
-view that has left so many behind is not called again until one of them ends.
+A thread cannot be stopped: a call that is given up is left behind, and its result with it. While
+one of a group is left behind, no other of that group begins, so a function that hangs costs each
+group it hangs on one thread and no more.
 """
 
 from __future__ import annotations
@@ -13,36 +14,50 @@ from typing import Any
 
 from waferdb.errors import StaleViewError
 
-__all__ = ["Calls", "computing"]
+__all__ = ["Call", "Calls", "Place", "computing"]
 
-_Place = tuple[int, bytes]
+Place = tuple[int, bytes]  # a view, and a group of it
 
-_LEFT_BEHIND_MAX = 4
 _IDLE_MAX = 4
 
 _inside = threading.local()
 
 
-def computing(place: _Place | None = None) -> bool:
+def computing(place: Place | None = None) -> bool:
     """Whether this thread runs a view's function: any, or that of one group, however deep."""
-    chain: tuple[_Place, ...] = getattr(_inside, "chain", ())
+    chain: tuple[Place, ...] = getattr(_inside, "chain", ())
     return bool(chain) if place is None else place in chain
 
 
-class _Call:
-    """One call, its outcome, and who waits for it."""
+class Call:
+    """One call: what it is of, and what became of it once it is `done`."""
 
-    __slots__ = ("argument", "chain", "done", "failure", "function", "left", "result", "view")
+    __slots__ = ("argument", "chain", "done", "failure", "function", "place", "result", "told")
 
-    def __init__(self, view: int, place: _Place, function: Callable[[Any], Any], argument: Any):
-        self.view = view
+    def __init__(
+        self,
+        place: Place,
+        function: Callable[[Any], Any],
+        argument: Any,
+        told: Callable[[], None],
+    ) -> None:
+        self.place = place
         self.function = function
         self.argument = argument
-        self.chain: tuple[_Place, ...] = (*getattr(_inside, "chain", ()), place)
+        self.told = told  # called when it is done
+        self.chain: tuple[Place, ...] = (*getattr(_inside, "chain", ()), place)
         self.done = threading.Event()
         self.result: Any = None
         self.failure: BaseException | None = None
-        self.left = False
+
+    def outcome(self) -> Any:
+        """What the function returned, or raises what it raised."""
+        if self.failure is None:
+            return self.result
+        if isinstance(self.failure, Exception):
+            raise self.failure
+        # An exit or interrupt of its own ends no more than the call.
+        raise RuntimeError(f"{type(self.failure).__name__} in the function") from self.failure
 
 
 class Calls:
@@ -50,26 +65,28 @@ class Calls:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._idle: list[SimpleQueue[_Call | None]] = []
-        self._behind: dict[int, int] = {}
-        self._waiting: set[_Call] = set()
-        self._stopped = False
+        self._idle: list[SimpleQueue[Call | None]] = []
+        self._behind: set[Place] = set()
+        self._open: set[Call] = set()
+        self.is_stopped = False
         self.running = 0
 
-    def run(
-        self, view: int, place: _Place, function: Callable[[Any], Any], argument: Any, limit: float
-    ) -> Any:
-        """`function(argument)`, or what it raised; `StaleViewError` past `limit` seconds."""
-        call = _Call(view, place, function, argument)
+    def begin(
+        self,
+        place: Place,
+        function: Callable[[Any], Any],
+        argument: Any,
+        told: Callable[[], None],
+    ) -> Call:
+        """Begins `function(argument)`; `StaleViewError` while one of this group is left behind."""
+        call = Call(place, function, argument, told)
         with self._lock:
-            if self._stopped:
+            if place in self._behind:
+                raise StaleViewError("an earlier call for this group still runs past its time")
+            if self.is_stopped:
                 raise StaleViewError("the database is being closed")
-            if self._behind.get(view, 0) >= _LEFT_BEHIND_MAX:
-                raise StaleViewError(
-                    f"{_LEFT_BEHIND_MAX} calls of its function still run past their time"
-                )
             self.running += 1
-            self._waiting.add(call)
+            self._open.add(call)
             todo = self._idle.pop() if self._idle else None
         if todo is None:
             todo = SimpleQueue()
@@ -77,21 +94,17 @@ class Calls:
             thread.name = "waferdb-view"
             thread.start()
         todo.put(call)
-        try:
-            call.done.wait(limit)
-        finally:
-            with self._lock:
-                self._waiting.discard(call)
-                if call.left or not call.done.is_set():
-                    call.left = True
-                    self._behind[view] = self._behind.get(view, 0) + 1
-        if call.left:
-            raise StaleViewError(f"its function had not returned within {limit:g} s")
-        if call.failure is not None:
-            raise _as_error(call.failure)
-        return call.result
+        return call
 
-    def _serve(self, todo: SimpleQueue[_Call | None]) -> None:
+    def give_up(self, call: Call) -> bool:
+        """Waits for a call no longer; `False`: it was done just now."""
+        with self._lock:
+            if call not in self._open:
+                return False
+            self._behind.add(call.place)
+            return True
+
+    def _serve(self, todo: SimpleQueue[Call | None]) -> None:
         while (call := todo.get()) is not None:
             _inside.chain = call.chain
             try:
@@ -101,13 +114,13 @@ class Calls:
             _inside.chain = ()
             with self._lock:
                 self.running -= 1
-                left = call.left
+                self._open.discard(call)
+                self._behind.discard(call.place)
                 call.done.set()
-                if left:
-                    self._behind[call.view] -= 1
-                keep = not self._stopped and len(self._idle) < _IDLE_MAX
+                keep = not self.is_stopped and len(self._idle) < _IDLE_MAX
                 if keep:
                     self._idle.append(todo)
+            call.told()
             del call
             if not keep:
                 return
@@ -115,19 +128,9 @@ class Calls:
     def stop(self) -> None:
         """Nobody waits any longer."""
         with self._lock:
-            self._stopped = True
+            self.is_stopped = True
             idle, self._idle = self._idle, []
-            for call in self._waiting:
-                call.left = True
+            for call in self._open:
                 call.done.set()
         for todo in idle:
             todo.put(None)
-
-
-def _as_error(failure: BaseException) -> Exception:
-    """What a function raised; an exit or interrupt of its own ends no more than its call."""
-    if isinstance(failure, Exception):
-        return failure
-    error = RuntimeError(f"{type(failure).__name__}: {failure}")
-    error.__cause__ = failure
-    return error

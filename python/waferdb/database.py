@@ -523,6 +523,8 @@ class Database:
             members = live.shared.catalog.entries.values()
             named = [member.id for member in members if not isinstance(member.policy, Lazy)]
         live.engine.wait(lsn, seconds, named)
+        views = [live.shared.catalog.entries[name] for name in live.shared.catalog.entries]
+        live.shared.refresher.drain([view for view in views if view.id in named], only=True)
 
     def snapshot(self, as_of: AsOf | None = None) -> Self:
         """A read-only database at one LSN: now, or `as_of` an LSN, an aware `datetime` or ISO 8601

@@ -202,6 +202,11 @@ impl Engine {
         Ok(self.shared(py)?.pipeline.now())
     }
 
+    /// Whether no commit came for a while.
+    fn is_idle(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.shared(py)?.is_idle())
+    }
+
     /// The part of their declared bounds that hybrid structures may use.
     fn batch_scale(&self, py: Python<'_>) -> PyResult<f64> {
         Ok(self.shared(py)?.batch_scale())

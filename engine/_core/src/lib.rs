@@ -65,6 +65,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<transaction::Transaction>()?;
     module.add_function(wrap_pyfunction!(errors::exceptions_module, module)?)?;
     module.add_function(wrap_pyfunction!(reader::group_values, module)?)?;
+    module.add_function(wrap_pyfunction!(reader::group_parts, module)?)?;
     capi::add(module)?;
     // What is private is said by names, as everywhere in the package; PyO3 would list `_C_API` too.
     module.delattr("__all__")

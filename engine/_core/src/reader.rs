@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use waferdb::codec::order;
 use waferdb::database::Shared;
 use waferdb::error::{Error, Result};
 use waferdb::events;
@@ -23,7 +24,7 @@ type Version<'py> = (Bound<'py, PyBytes>, u64, i64);
 type Props<'py> = Option<Bound<'py, PyBytes>>;
 type Hits = (Vec<String>, Vec<f64>);
 type Stored<'py> = (Bound<'py, PyBytes>, u64, u64, i64);
-type Stale = (u64, u64, u64, u64, i64, u64);
+type Stale = (u64, u64, u64, u64, i64, u64, bool);
 type Input<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>, u64, i64);
 type Groups<'py, T> = (Vec<T>, Option<Bound<'py, PyBytes>>);
 
@@ -64,8 +65,16 @@ pub fn group_values<'py>(py: Python<'py>, group: &[u8]) -> PyResult<Bound<'py, P
     Ok(PyBytes::new(py, &views::key::decode(group).or_raise(py)?))
 }
 
+/// The fields of a group's key, each as it is encoded.
+#[pyfunction]
+pub fn group_parts<'py>(py: Python<'py>, group: &[u8]) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+    let parts: Result<Vec<&[u8]>> = order::Parts::new(group).collect();
+    Ok(parts.or_raise(py)?.into_iter().map(|part| PyBytes::new(py, part)).collect())
+}
+
 fn stale_of(stale: views::Stale, since: i64) -> Stale {
-    (stale.since, stale.changed, stale.removed, stale.changes, since, stale.bytes)
+    let views::Stale { since: first, changed, removed, changes, bytes, routine } = stale;
+    (first, changed, removed, changes, since, bytes, routine)
 }
 
 fn version<'py>(py: Python<'py>, found: Option<Found>) -> Option<Version<'py>> {
@@ -162,7 +171,7 @@ impl Reader {
     }
 
     /// (document, lsn, input LSN, time) or None, and (since, changed, removed, changes, time of
-    /// since, bytes) or None.
+    /// since, bytes, whether of more than background priority) or None.
     fn view_group<'py>(
         &self,
         py: Python<'py>,

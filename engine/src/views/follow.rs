@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Made, RESULTS, Stale, View, incremental};
-use crate::codec::order;
+use crate::codec::{Decoder, order, put_bytes, put_varint};
 use crate::error::{Error, Result};
 use crate::log::Lsn;
 use crate::lookup::{Change, Look, Operation, Tree};
@@ -71,6 +71,10 @@ pub(super) fn moved(
 fn regroup(state: &impl Change, views: &Views, view: &View<'_>, change: &Moved<'_>) -> Result<()> {
     let before = change.old.and_then(|old| view.group_of(change.key, &old.document));
     let after = change.new.and_then(|new| view.group_of(change.key, new));
+    let joined = match &before {
+        Some(group) => joined(state, view, group, change.key)?,
+        None => 0,
+    };
     if before != after {
         if let Some(group) = &before {
             state.set(view.members(), &member_key(group, change.key), None);
@@ -79,8 +83,19 @@ fn regroup(state: &impl Change, views: &Views, view: &View<'_>, change: &Moved<'
             state.set(view.members(), &member_key(group, change.key), Some(Entry::mark()));
         }
         if let Some(group) = &before {
-            lost(state, views, view, group, change)?;
+            lost(
+                state,
+                views,
+                view,
+                &Place { group: group.clone(), joined, left: Lsn::MAX },
+                change,
+            )?;
         }
+    }
+    if change.gone {
+        drop_left(state, views, view, change)?;
+    } else if let Some(group) = before.filter(|before| Some(before) != after.as_ref()) {
+        note_left(state, view, Place { group, joined, left: change.lsn }, change)?;
     }
     if let Some(group) = &after {
         mark(state, view, group, change, false)?;
@@ -88,22 +103,106 @@ fn regroup(state: &impl Change, views: &Views, view: &View<'_>, change: &Moved<'
     Ok(())
 }
 
+/// Since when a document is in a group.
+fn joined(state: &impl Look, view: &View<'_>, group: &[u8], key: &[u8]) -> Result<Lsn> {
+    let found = state.get(view.members(), &member_key(group, key))?;
+    Ok(found.map_or(0, |version| version.lsn))
+}
+
+/// A group that a document was in, and from when to when.
+struct Place {
+    group: Vec<u8>,
+    joined: Lsn,
+    left: Lsn,
+}
+
+impl Place {
+    /// Whether the document went into the result that stands.
+    fn is_in_result(&self, state: &impl Look, view: &View<'_>) -> Result<bool> {
+        let Some(version) = state.get(view.results(), &self.group)? else { return Ok(false) };
+        let input = Made::decode(&version.entry.meta)?.input;
+        Ok((self.joined..self.left).contains(&input))
+    }
+}
+
 /// A document is in this group no more.
 fn lost(
     state: &impl Change,
     views: &Views,
     view: &View<'_>,
-    group: &[u8],
+    place: &Place,
     change: &Moved<'_>,
 ) -> Result<()> {
-    let empty = is_empty(state, view, group)?;
-    if empty || change.gone {
-        drop_result(state, views, view, group, change.lsn)?;
+    let empty = is_empty(state, view, &place.group)?;
+    if empty || (change.gone && place.is_in_result(state, view)?) {
+        drop_result(state, views, view, &place.group, change.lsn)?;
     }
     if empty {
-        return clear(state, view, group);
+        return clear(state, view, &place.group);
     }
-    mark(state, view, group, change, change.gone)
+    mark(state, view, &place.group, change, change.gone)
+}
+
+/// Groups that a document left: their results may still hold it.
+fn left(state: &impl Look, view: &View<'_>, key: &[u8]) -> Result<Vec<Place>> {
+    let Some(version) = state.get(view.left(), key)? else { return Ok(Vec::new()) };
+    let mut decoder = Decoder::new(&version.entry.meta);
+    let mut places = Vec::new();
+    while !decoder.is_empty() {
+        let (joined, left) = (decoder.varint()?, decoder.varint()?);
+        places.push(Place { group: decoder.bytes()?.to_vec(), joined, left });
+    }
+    Ok(places)
+}
+
+/// Remembers that a document left a group, until a newer result of that is there.
+fn note_left(state: &impl Change, view: &View<'_>, place: Place, change: &Moved<'_>) -> Result<()> {
+    let mut places = left(state, view, change.key)?;
+    places.push(place);
+    let mut meta = Vec::new();
+    for Place { group, joined, left } in places {
+        let newer = match state.get(view.results(), &group)? {
+            Some(version) => Made::decode(&version.entry.meta)?.input >= left,
+            None => is_empty(state, view, &group)?,
+        };
+        if !newer {
+            put_varint(&mut meta, joined);
+            put_varint(&mut meta, left);
+            put_bytes(&mut meta, &group);
+        }
+    }
+    let entry = (!meta.is_empty()).then(|| Entry::with_meta(meta, Slot::None));
+    state.set(view.left(), change.key, entry);
+    state.prune(view.left(), change.key);
+    Ok(())
+}
+
+/// A document that may be answered no more goes from the results of groups it had left, too, and
+/// from those under way.
+fn drop_left(
+    state: &impl Change,
+    views: &Views,
+    view: &View<'_>,
+    change: &Moved<'_>,
+) -> Result<()> {
+    let places = left(state, view, change.key)?;
+    if places.is_empty() {
+        return Ok(());
+    }
+    for place in places {
+        let held = place.is_in_result(state, view)?;
+        if held {
+            drop_result(state, views, view, &place.group, change.lsn)?;
+        }
+        if (held || stale_of(state, view, &place.group)?.is_some())
+            && !is_empty(state, view, &place.group)?
+        {
+            mark(state, view, &place.group, change, true)?;
+        }
+    }
+    state.set(view.left(), change.key, None);
+    state.prune(view.left(), change.key);
+    Ok(())
 }
 
 pub(super) fn member_key(group: &[u8], key: &[u8]) -> Vec<u8> {
@@ -143,13 +242,20 @@ fn mark(
 ) -> Result<()> {
     let lsn = change.lsn;
     let known = stale_of(state, view, group)?;
-    let first = Stale { since: lsn, changed: 0, removed: 0, changes: 0, bytes: 0 };
-    let known = known.unwrap_or(first);
+    let known = known.unwrap_or(Stale {
+        since: lsn,
+        changed: 0,
+        removed: 0,
+        changes: 0,
+        bytes: 0,
+        routine: false,
+    });
     let stale = Stale {
         changed: lsn,
         removed: if gone { lsn } else { known.removed },
         changes: known.changes + u64::from(known.changed != lsn),
         bytes: known.bytes.saturating_add(change.new.map_or(0, |new| new.len() as u64)),
+        routine: known.routine || !state.is_background(),
         ..known
     };
     state.set(view.staleness(), group, Some(stale.entry()));
@@ -216,7 +322,7 @@ pub fn result(
     };
     let too_late = current > made.input
         || stale.is_some_and(|stale| stale.removed > made.input)
-        || state.forgotten(view.id, group, made.input)?
+        || state.forgotten(view.id, group, made.input.saturating_add(1))?
         || is_empty(state, view, group)?;
     if too_late {
         return Ok(());

@@ -1,9 +1,10 @@
 //! Views: what is made of the groups of a source, rows or another view.
 //!
 //! Trees: 0 results by group; 1 the groups whose result is stale, with what changed since; 2 what
-//! belongs to a group, by group and key (by rank between the two, where a kind reads in order).
-//! Trees 1 and 2, and all results of kinds that need no call, follow from the source's own
-//! operations and cost the log nothing; a caller's result is an operation of a commit of its own.
+//! belongs to a group, by group and key (by rank between the two, where a kind reads in order); 3
+//! which groups a document left whose results may still hold it.
+//! Trees 1 to 3, and all results of kinds that need no call, follow from the source's operations
+//! and cost the log nothing; a caller's result is an operation of a commit of its own.
 //! Invariants:
 //! 1. A group whose inputs changed is stale from the LSN of the change on, in the group a document
 //!    left as in the one it came to, until a result with an input LSN at or above it is committed.
@@ -36,7 +37,8 @@ use crate::schema::{Function, Kind, Schema, StructureId};
 pub const RESULTS: u16 = 0;
 pub const STALE: u16 = 1;
 pub const MEMBERS: u16 = 2;
-pub const TREES: usize = 3;
+pub const LEFT: u16 = 3;
+pub const TREES: usize = 4;
 
 /// A view as it is declared.
 #[derive(Clone, Copy)]
@@ -82,6 +84,10 @@ impl<'a> View<'a> {
         Tree::new(self.id, STALE)
     }
 
+    pub fn left(&self) -> Tree {
+        Tree::new(self.id, LEFT)
+    }
+
     pub fn members(&self) -> Tree {
         Tree::new(self.id, MEMBERS)
     }
@@ -100,14 +106,16 @@ pub struct Stale {
     pub changes: u64,
     /// Of the documents they wrote.
     pub bytes: u64,
+    /// Some of them were of more than background priority.
+    pub routine: bool,
 }
 
 impl Stale {
     fn entry(&self) -> Entry {
         let mut meta = Vec::with_capacity(16);
-        for number in [self.since, self.changed, self.removed, self.changes, self.bytes] {
-            put_varint(&mut meta, number);
-        }
+        let routine = u64::from(self.routine);
+        let numbers = [self.since, self.changed, self.removed, self.changes, self.bytes, routine];
+        numbers.into_iter().for_each(|number| put_varint(&mut meta, number));
         Entry::with_meta(meta, crate::ordered::Slot::None)
     }
 
@@ -119,6 +127,7 @@ impl Stale {
             removed: decoder.varint()?,
             changes: decoder.varint()?,
             bytes: decoder.varint()?,
+            routine: decoder.varint()? != 0,
         })
     }
 }

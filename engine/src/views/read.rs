@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Made, Stale, View, incremental, key};
 use crate::codec::{order, write};
 use crate::error::Result;
+use crate::events::PENDING_LSN;
 use crate::log::Lsn;
 use crate::lookup::{Look, Tree};
 use crate::ordered::{Direction, Range, Version};
@@ -143,7 +144,11 @@ fn ranked(look: &dyn Look, view: &View<'_>, group: &[u8]) -> Result<Option<Store
         write::text(&mut document, "key");
         put_source_key(&mut document, view, &row.key)?;
         write::text(&mut document, "version");
-        write::unsigned(&mut document, row.lsn);
+        match row.lsn {
+            // Of the transaction that reads.
+            PENDING_LSN => write::nil(&mut document),
+            lsn => write::unsigned(&mut document, lsn),
+        }
         write::text(&mut document, "value");
         document.extend_from_slice(&row.document);
     }

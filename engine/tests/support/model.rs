@@ -170,6 +170,9 @@ pub struct State {
     pub stale: BTreeSet<String>,
     /// Users that the versions of a fact had since it was forgotten last.
     users_of: BTreeMap<String, BTreeSet<String>>,
+    /// Since when a fact is its user's, and whose it was before that, from when to when.
+    joined: BTreeMap<String, u64>,
+    left: BTreeMap<String, Vec<(String, u64, u64)>>,
     /// Every forget, with its LSN.
     pub forgotten: Vec<(u64, Op)>,
     /// The users whose results a forget took, with its LSN.
@@ -213,8 +216,15 @@ impl State {
             Op::PutFact(key, fact) => {
                 let old = self.facts.insert(key.clone(), (fact.clone(), lsn, commit.time));
                 self.users_of.entry(key.clone()).or_default().insert(fact.user.clone());
-                if let Some((old, ..)) = old.filter(|(old, ..)| old.user != fact.user) {
-                    self.changed(&old.user, false);
+                match old {
+                    Some((old, ..)) if old.user == fact.user => {}
+                    Some((old, ..)) => {
+                        let joined = self.joined.insert(key.clone(), lsn).unwrap_or_default();
+                        let left = self.left.entry(key.clone()).or_default();
+                        left.push((old.user.clone(), joined, lsn));
+                        self.changed(&old.user, false);
+                    }
+                    None => drop(self.joined.insert(key.clone(), lsn)),
                 }
                 self.changed(&fact.user, false);
                 let payload = Some(fact.encode());
@@ -224,7 +234,7 @@ impl State {
                 self.vectors.remove(key);
                 self.caches.remove(&(WARM, key.clone()));
                 if let Some((old, ..)) = self.facts.remove(key) {
-                    self.changed(&old.user, true);
+                    self.gone(key, &old.user);
                     self.event(commit, index, (FACTS, "delete"), Some(key.as_bytes()), None);
                 }
             }
@@ -280,6 +290,8 @@ impl State {
                 self.mask(forget, lsn);
                 if let Op::ForgetFact(key) = forget {
                     let users = self.users_of.remove(key).unwrap_or_default();
+                    self.joined.remove(key);
+                    self.left.remove(key);
                     users.iter().for_each(|user| self.changed(user, true));
                     self.dissolved.push((lsn, users));
                 }
@@ -290,6 +302,28 @@ impl State {
 
     fn has_facts(&self, user: &str) -> bool {
         self.facts.values().any(|(fact, ..)| fact.user == user)
+    }
+
+    /// A fact may be answered no more, nor what it went into.
+    fn gone(&mut self, key: &str, user: &str) {
+        let joined = self.joined.remove(key).unwrap_or_default();
+        self.lost(user, joined, u64::MAX);
+        self.changed(user, false);
+        for (user, joined, left) in self.left.remove(key).unwrap_or_default() {
+            if self.lost(&user, joined, left) {
+                self.changed(&user, false);
+            }
+        }
+    }
+
+    /// A user's result goes if it is as of this time; a result is as of the commit before it.
+    fn lost(&mut self, user: &str, from: u64, until: u64) -> bool {
+        let held = |(_, lsn): &(Vec<u8>, u64)| (from..until).contains(&(lsn - 1));
+        let held = self.results.get(user).is_some_and(held);
+        if held {
+            self.results.remove(user);
+        }
+        held
     }
 
     /// A user's facts changed; `gone`: one of them may be answered no more.

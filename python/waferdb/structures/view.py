@@ -22,7 +22,7 @@ from waferdb.groups import (
 )
 from waferdb.policies import Bounded, Consistency, Policy
 from waferdb.results import Freshness, Read
-from waferdb.scope import Live, Scope, check_consistency
+from waferdb.scope import Live, Scope, Snapshot, check_consistency
 from waferdb.structures.base import Cursor, Structure
 from waferdb.structures.rows import Rows
 
@@ -204,7 +204,8 @@ class View(Structure):
             return False
 
     def _read(self, reader: _core.Reader, group: bytes) -> Read[documents.Document]:
-        stored, stale = reader.view_group(self._id, group)
+        stored, _ = reader.view_group(self._id, group)
+        stale = self._lacks(reader, group, stored)
         freshness = self._freshness(reader, stored, stale)
         if stored is None:
             return Read(None, None, None, freshness)
@@ -219,18 +220,34 @@ class View(Structure):
     ) -> Freshness:
         if stale is None:
             return Freshness(reader.lsn)
-        lsn = 0 if stored is None else stored[2]
+        lsn = 0 if stored is None else min(stored[2], stale[0] - 1)
         age = max(0, self._scope.shared.engine.now() - stale[4])
         return Freshness(lsn, stale[3], timedelta(microseconds=age), True)
+
+    def _lacks(
+        self,
+        reader: _core.Reader,
+        group: bytes,
+        stored: tuple[bytes, int, int, int] | None,
+    ) -> _core._Stale | None:
+        """What the result of a group lacks. Staleness itself keeps no history: of the past it is
+        told by the versions of the inputs."""
+        stale = self._scope.shared.refresher.lacks(self._id, group, reader)
+        if stale is not None or not isinstance(self._scope, Snapshot):
+            return stale
+        input_lsn = 0 if stored is None else stored[2]
+        later = [(v, t) for _, _, v, t in reader.view_inputs(self._id, group) if v > input_lsn]
+        if not later or isinstance(self.function, FUNCTIONS):
+            return None
+        return later[0][0], later[-1][0], 0, len({v for v, _ in later}), later[0][1], 0, True
 
     def _ensure(self, refresher: Refresher, group: bytes, wanted: Consistency) -> None:
         """Computes the group unless what is stored is as fresh as wanted."""
         scope = self._scope
         reader = scope.strong()
-        if refresher.is_fresh(self._id, group, reader):
-            return
-        _, stale = reader.view_group(self._id, group)
-        if stale is not None and _is_enough(scope, stale, wanted):
+        stored, _ = reader.view_group(self._id, group)
+        stale = self._lacks(reader, group, stored)
+        if stale is None or (stored is not None and _is_enough(scope, stale, wanted)):
             return
         if not isinstance(scope, Live):
             raise StaleViewError(
@@ -257,10 +274,10 @@ class View(Structure):
         return self._scope.strong().count(self._id)
 
     def stale(self) -> list[Any]:
-        """The keys of the groups whose result does not reflect all changes."""
-        reader = self._scope.strong()
-        pages = _pages(lambda after: reader.view_stale(self._id, b"", after, _PAGE), [None])
-        return [decode_key(group) for page in pages for group, _ in page]
+        """The keys of the groups whose result lacks changes of the source, or of what
+        the source is made of."""
+        stale = self._scope.shared.refresher.stale(self._id, self._scope.strong())
+        return [decode_key(group) for group in stale]
 
     def refresh(self, key: Any = None) -> int:
         """Computes the stale groups now, or the one of `key`; how many were computed.
@@ -295,6 +312,8 @@ class View(Structure):
 
 def _fields(by: str | Sequence[str]) -> tuple[str, ...]:
     fields = (by,) if isinstance(by, str) else tuple(by)
+    if len(set(fields)) != len(fields):
+        raise SchemaError(f"by={by!r} names a field twice")
     if not fields or not all(isinstance(field, str) for field in fields) or "" in fields:
         raise SchemaError(f"by={by!r}: it names a field, or several as a tuple")
     return fields
@@ -302,7 +321,7 @@ def _fields(by: str | Sequence[str]) -> tuple[str, ...]:
 
 def _is_enough(scope: Scope, stale: _core._Stale, wanted: Consistency) -> bool:
     """Whether a result that lacks these changes is as fresh as wanted."""
-    since, _, _, changes, time, _ = stale
+    since, changes, time = stale[0], stale[3], stale[4]
     if isinstance(wanted, Bounded):
         age = scope.shared.engine.now() - time
         return (wanted.max_age is None or age <= wanted.max_age) and (
