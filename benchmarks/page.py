@@ -16,7 +16,9 @@ import matplotlib as mpl
 
 mpl.use("svg")
 
+import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib import ticker
 
 from benchmarks import report as reporting
 from benchmarks.targets import SUBJECT
@@ -77,7 +79,7 @@ def _section(table: Table, number: int) -> str:
         _, what, bound, value, word = reporting.verdict_line(verdict)
         line = f"target {what} {bound}: {value} "
         parts.append(f'<p class="note">{escape(line)}{_word(word)}</p>')
-    parts.append(_bars(table, number))
+    parts.append(_curve(table, number) if WORKLOADS[table.workload].curve else _bars(table, number))
     return "\n".join(parts)
 
 
@@ -117,11 +119,65 @@ def _values(table: Table, key: str) -> dict[str, float]:
     return {peer: found[key] for peer, found in table.medians.items() if found.get(key, 0) > 0}
 
 
+def _curve(table: Table, number: int) -> str:
+    """The lines of a table as points; those that are `joined` by a line in the order of x."""
+    curve = WORKLOADS[table.workload].curve
+    if curve is None:
+        return ""
+    x, x_name, y, y_name = curve
+    points = {
+        name: (found[x], found[y], bool(found.get("joined")))
+        for name, found in table.medians.items()
+        if x in found and found.get(y, 0) > 0
+    }
+    if not points:
+        return ""
+    with _drawing(f"plot{number}"):
+        figure, axes = plt.subplots(1, 1, figsize=(7.8, 3.9), squeeze=False)
+        axis = axes[0, 0]
+        line = sorted((across, up) for across, up, joined in points.values() if joined)
+        axis.plot(*np.array(line).reshape(-1, 2).T, color=_OTHER, zorder=1)
+        for name, (across, up, joined) in points.items():
+            # Names of the others are below, so that two at one place can be read.
+            colour, marker, place = ("#444", "o", (4, 5)) if joined else (_OWN, "D", (4, -11))
+            axis.scatter([across], [up], color=colour, marker=marker, s=28, zorder=2)
+            axis.annotate(
+                name, (across, up), place, textcoords="offset points", fontsize=8, color=colour
+            )
+        axis.set_xscale("symlog", linthresh=0.01)
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_minor_formatter(ticker.NullFormatter())
+        for side in (axis.xaxis, axis.yaxis):
+            side.set_major_formatter(_number)
+        axis.margins(x=0.15, y=0.15)
+        axis.set_xlim(left=0)
+        axis.set_xlabel(x_name, fontsize=9)
+        axis.set_title(f"{table.case}: {y_name}", fontsize=9, loc="left")
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+        return _svg(figure)
+
+
+def _drawing(name: str) -> Any:
+    """As SVG with its text as text, the same in each run."""
+    salted: Any = {"svg.fonttype": "none", "svg.hashsalt": name}
+    return mpl.rc_context(salted)
+
+
+def _svg(figure: Any) -> str:
+    figure.tight_layout()
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    text = _METADATA.sub("", drawn.getvalue())
+    return text[text.index("<svg") :]
+
+
 def _figure(panels: list[tuple[str, dict[str, float]]], name: str) -> str:
     """Horizontal bars side by side, on logarithmic axes where values differ much."""
     most = max(len(values) for _, values in panels)
-    salted: Any = {"svg.fonttype": "none", "svg.hashsalt": name}
-    with mpl.rc_context(salted):
+    with _drawing(name):
         figure, axes = plt.subplots(
             1, len(panels), figsize=(3.9 * len(panels), 0.6 + 0.3 * most), squeeze=False
         )
@@ -137,12 +193,7 @@ def _figure(panels: list[tuple[str, dict[str, float]]], name: str) -> str:
             axis.set_title(title, fontsize=9, loc="left")
             axis.tick_params(labelsize=8)
             axis.spines[["top", "right"]].set_visible(False)
-        figure.tight_layout()
-        drawn = io.StringIO()
-        figure.savefig(drawn, format="svg", metadata={"Date": None})
-        plt.close(figure)
-    text = _METADATA.sub("", drawn.getvalue())
-    return text[text.index("<svg") :]
+        return _svg(figure)
 
 
 def _number(value: float, _: int = 0) -> str:

@@ -1,7 +1,9 @@
 """What a run found: tables of its rows and verdicts, as data that every output shares.
 
 1. A row of a table is the median of its rounds, and says how many those were.
-2. Each table states machine, place, sync mode, n and denominator; each target is said to be met,
+2. A measurement that found `lines` (figures by name, of several settings of one store) is as many
+   rows of its table.
+3. Each table states machine, place, sync mode, n and denominator; each target is said to be met,
    missed or not judged.
 """
 
@@ -14,7 +16,7 @@ from typing import Any
 
 from benchmarks import compare
 from benchmarks.machine import described
-from benchmarks.targets import SUBJECT, Row, Verdict, judge
+from benchmarks.targets import Row, Verdict, judge
 from benchmarks.workloads import WORKLOADS, Workload
 
 
@@ -61,9 +63,19 @@ def made(facts: dict[str, Any], rows: list[Row]) -> Report:
     verdicts = judge(rows)
     tables = []
     for workload, case in dict.fromkeys((row["workload"], row["case"]) for row in rows):
-        some = [row for row in rows if (row["workload"], row["case"]) == (workload, case)]
+        own = [row for row in rows if (row["workload"], row["case"]) == (workload, case)]
+        some = [line for row in own for line in _lines(row)]
         tables.append(_table(WORKLOADS[workload], case, some, verdicts))
     return Report(facts, rows, tables, verdicts)
+
+
+def _lines(row: Row) -> list[Row]:
+    lines = row["found"].get("lines")
+    if not lines:
+        return [row]
+    named = [{**row, "peer": name, "found": found, "notes": []} for name, found in lines.items()]
+    named[0]["notes"] = row["notes"]  # said once
+    return named
 
 
 def _table(workload: Workload, case: str, rows: list[Row], verdicts: list[Verdict]) -> Table:
@@ -77,7 +89,7 @@ def _table(workload: Workload, case: str, rows: list[Row], verdicts: list[Verdic
     for peer in peers:
         own = [row for row in rows if row["peer"] == peer]
         own_notes = dict.fromkeys(note for row in own for note in row["notes"])
-        notes += [f"{peer}: {text}" for text in own_notes]
+        notes += [text if workload.curve else f"{peer}: {text}" for text in own_notes]
         problem = next((row["problem"] for row in own if row["problem"]), None)
         if problem:
             notes.append(f"{peer}: {problem}")
@@ -90,7 +102,7 @@ def _table(workload: Workload, case: str, rows: list[Row], verdicts: list[Verdic
         "",
         "rounds",
         *(column.heading for column in columns),
-        f"{workload.plotted[1]}, x {SUBJECT}",
+        f"{workload.plotted[1]}, x {workload.beside}",
     )
     own_verdicts = [v for v in verdicts if (v.target.workload, v.case) == (workload.name, case)]
     return Table(workload.name, case, header, shown, notes, medians, own_verdicts)
@@ -106,10 +118,11 @@ def _medians(found: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _ratio(workload: Workload, medians: dict[str, dict[str, Any]], peer: str) -> str:
-    """How many times waferdb's figure this peer's is, by the figure that the workload plots."""
+    """How many times waferdb's figure (or that of the workload's own line) this peer's is, by the
+    figure that the workload plots."""
     key, _ = workload.plotted
-    own, theirs = medians.get(SUBJECT, {}).get(key), medians[peer].get(key)
-    if peer == SUBJECT or own is None or theirs is None or not own:
+    own, theirs = medians.get(workload.beside, {}).get(key), medians[peer].get(key)
+    if peer == workload.beside or own is None or theirs is None or not own:
         return ""
     return f"{theirs / own:.2f}"
 

@@ -26,6 +26,8 @@ class Sizes:
     seconds: float  # most that one closed loop takes
     paced_seconds: float  # each open loop
     stream_seconds: float  # vector-stream
+    trace_changes: int  # frontier, each trace
+    queued_changes: int  # propagation-drain
     merge_bytes: int
     merge_seconds: float
     probe_seconds: float
@@ -50,6 +52,8 @@ SIZES = {
             seconds=2.0,
             paced_seconds=0.2,
             stream_seconds=2.0,
+            trace_changes=60,
+            queued_changes=2_000,
             merge_bytes=1 << 10,
             merge_seconds=0.3,
             probe_seconds=0.05,
@@ -70,6 +74,8 @@ SIZES = {
             seconds=4.0,
             paced_seconds=3.0,
             stream_seconds=60.0,
+            trace_changes=10_000,
+            queued_changes=200_000,
             merge_bytes=256 << 20,
             merge_seconds=24.0,
             probe_seconds=1.0,
@@ -90,6 +96,8 @@ SIZES = {
             seconds=600.0,
             paced_seconds=30.0,
             stream_seconds=60.0,
+            trace_changes=10_000,
+            queued_changes=1_000_000,
             merge_bytes=256 << 20,
             merge_seconds=120.0,
             probe_seconds=3.0,

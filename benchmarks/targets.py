@@ -138,6 +138,27 @@ TARGETS = (
     ),
     Target("locomo", "a database each", "difference", "points", 0.5, needs=("sealed",)),
     Target("locomo", "one database", "difference", "points", 0.5, needs=("sealed",)),
+    Target("frontier", "chat", "hybrid_per_eager", "result bytes, hybrid 1 s / eager", 0.2),
+    Target("frontier", "hot key", "lazy_per_eager", "result bytes, lazy / eager", 0.01),
+    *(
+        Target("frontier", trace, f"controller_per_{of}", what, 1.15, needs=needs)
+        for trace in ("chat", "burst", "hot key", "read heavy")
+        for of, what, needs in (
+            ("best", "bytes, controller / best within its bound", ("controlled",)),
+            ("as_fresh", "bytes, controller / best as fresh", ("controller_acted",)),
+        )
+    ),
+    Target("propagation", "", "p50_ratio", "commit p50, x log alone", 1.15),
+    Target("propagation-critical", "", "behind_max", "commits behind at return", 0),
+    Target(
+        "propagation-drain",
+        "all wait: drain",
+        _RATE,
+        "changes/s",
+        300_000,
+        ">=",
+        stated_n=1_000_000,
+    ),
     Target("vector-large", "", "recall", "recall@10", 0.95, ">=", stated_n=1_000_000),
     Target("vector-large", "", "peak_bytes", "peak RSS, bytes", 4 << 30, stated_n=1_000_000),
     Target("kv-small", "", "peak_bytes", "peak RSS, bytes", 300e6, stated_n=3_000_000),

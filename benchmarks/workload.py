@@ -96,9 +96,9 @@ def _item(number: int, vector: NDArray[np.float32]) -> Item:
     return Item(number, f"memory:{number:010}", user, document, about, vector)
 
 
-def remember(db: Any, item: Item) -> None:
+def remember(db: Any, item: Item, priority: str = "routine") -> None:
     """One transaction of six writes; its audit entry is the commit's own."""
-    with db.transaction(actor="agent", reason="remember") as tx:
+    with db.transaction(priority=priority, actor="agent", reason="remember") as tx:
         tx.facts.put(item.key, item.document)
         tx.embeddings.put(item.key, item.vector)
         tx.events.append("memory.remembered", item.about, key=item.key)

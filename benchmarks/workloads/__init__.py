@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from .base import Case, Workload
 from .churn import Churn
+from .frontier import Frontier
 from .kv import Kv
 from .kv_small import KvSmall
 from .latency import Latency
 from .locomo import Locomo
 from .merging import Merging
 from .overwrite import Overwrite
+from .propagation import Propagation, PropagationCritical, PropagationDrain
 from .remember import Remember
 from .scan import Scan
 from .text import Text
@@ -31,6 +33,10 @@ WORKLOADS: dict[str, Workload] = {
         VectorPut(),
         VectorStream(),
         Locomo(),
+        Frontier(),
+        Propagation(),
+        PropagationCritical(),
+        PropagationDrain(),
         KvSmall(),
         Kv(),
         Merging(),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from benchmarks.sizes import Sizes
+from benchmarks.targets import SUBJECT
 from benchmarks.task import Task
 
 Found = dict[str, Any]
@@ -70,6 +71,10 @@ class Workload(ABC):
     paced: ClassVar[bool] = False
     # The figure that the page draws, and what it is called.
     plotted: ClassVar[tuple[str, str]] = ("per_second", "per second")
+    # The line of a table whose multiples the others are shown as.
+    beside: ClassVar[str] = SUBJECT
+    # Where a table's lines are points of one curve: figures and names of x and y.
+    curve: ClassVar[tuple[str, str, str, str] | None] = None
 
     @abstractmethod
     def cases(self, sizes: Sizes) -> list[Case]:

@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 
 use crate::backup;
+use crate::budget::Budget;
 use crate::checkpoint::{Checkpoint, Epoch};
 use crate::clock::{Clock, Micros};
 use crate::commit::pipeline::{Pipeline, Start};
@@ -39,6 +40,7 @@ use crate::upkeep::Upkeep;
 use crate::values::Values;
 use crate::vector::file;
 use crate::vectors::Searchable;
+use crate::verify::Watch;
 
 /// What every handle, transaction and reader of one open database shares.
 pub struct Shared {
@@ -64,6 +66,10 @@ pub struct Shared {
     pub files: Files,
     pub upkeep: Arc<Upkeep>,
     pub sealing: Sealing,
+    pub budget: Budget,
+    pub watch: Watch,
+    /// Commits of views' results.
+    result_commits: AtomicU64,
     pub stopping: Mutex<bool>,
     torn: Option<String>,
     /// Why derived files were made again at the opening, if they were.
@@ -198,6 +204,7 @@ impl Database {
             options.compression.clone().filter(|_| writes).map(|zstd| {
                 Packer::new(zstd, &store.values.dictionaries, options.random.next_u64())
             });
+        let fan_out = options.fan_out;
         let shared = Arc::new(Shared {
             packer,
             options,
@@ -218,6 +225,9 @@ impl Database {
             files,
             upkeep: Arc::default(),
             sealing: Sealing::default(),
+            budget: Budget::new(fan_out),
+            watch: Watch::default(),
+            result_commits: AtomicU64::new(0),
             stopping: Mutex::new(false),
             torn: recovered.torn.clone(),
             rebuilt: recovered.rebuilt.clone(),
@@ -502,10 +512,22 @@ impl Shared {
         Ok(self.store.ledger.commit(lsn)?.map(|(_, pointer)| pointer))
     }
 
-    pub fn committed(&self, logical_bytes: u64, started: u64) {
-        self.logical_bytes.fetch_add(logical_bytes, Ordering::Relaxed);
+    /// `logical_bytes`: `None` for results of views, which nobody handed in.
+    pub fn committed(&self, logical_bytes: Option<u64>, started: u64) {
+        match logical_bytes {
+            Some(bytes) => self.logical_bytes.fetch_add(bytes, Ordering::Relaxed),
+            None => self.result_commits.fetch_add(1, Ordering::Relaxed),
+        };
         let now = self.options.clock.monotonic_nanos();
         self.commit_latency.record(now.saturating_sub(started));
+    }
+
+    pub fn logical_bytes(&self) -> u64 {
+        self.logical_bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn result_commits(&self) -> u64 {
+        self.result_commits.load(Ordering::Relaxed)
     }
 
     /// Pins the newest LSN, such that nothing above it was dropped or pruned before the pin held.
@@ -604,6 +626,7 @@ impl Shared {
         let ahead = self.pipeline.ahead_step();
         let idle = self.pipeline.idle_step();
         let reflected = self.reflect_step();
+        self.budget_step();
         let aged = self.raise_floor();
         // The floor rises with time: no reason to look again at once.
         aged?;
@@ -664,7 +687,7 @@ impl Shared {
             commits: self.pipeline.commits(),
             syncs: self.pipeline.syncs(),
             compression: Figures { dictionaries, ..packed },
-            logical_bytes: self.logical_bytes.load(Ordering::Relaxed),
+            logical_bytes: self.logical_bytes(),
             physical_bytes: self.meter.total(),
             by: by.collect(),
             lag: lag.collect(),
@@ -676,6 +699,9 @@ impl Shared {
             oldest_snapshot: self.store.snapshots.oldest(),
             policies: policies.collect(),
             memory,
+            recent: self.recent(),
+            watch: self.watched(),
+            controller: self.controller(),
             torn_tail: self.torn.clone(),
             rebuilt: self.rebuilt.clone(),
             quarantined: self.quarantined.lock().clone(),

@@ -61,6 +61,7 @@ pub mod recovery;
 
 // The whole.
 pub mod audit_log;
+pub mod budget;
 pub mod changes;
 pub mod database;
 pub mod reader;

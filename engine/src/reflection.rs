@@ -140,7 +140,7 @@ impl Shared {
 
     /// What part of its declared bounds a hybrid structure may use.
     pub fn batch_scale(&self) -> f64 {
-        1.0
+        self.budget.scale()
     }
 
     /// One background step: what may wait no longer is shown, and its index entries are made.

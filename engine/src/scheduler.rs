@@ -141,6 +141,9 @@ fn keep_sealing(shared: &Weak<Shared>, signal: &Signal) {
         let Some(held) = shared.upgrade() else { return };
         let guard = SealingGuard(&held);
         let more = held.sealing_turn();
+        if !more {
+            held.watch_turn();
+        }
         drop(guard);
         drop(held);
         let stop = if more { *signal.stop.lock() } else { wait(signal) };

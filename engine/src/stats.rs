@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::compression::Figures;
 use crate::latency::Quantiles;
 use crate::log::Lsn;
-use crate::propagation::Policy;
+use crate::propagation::{Policy, Reason};
 
 #[derive(Debug, Clone, Serialize)]
 pub struct Lag {
@@ -33,6 +33,46 @@ pub struct PolicyInForce {
     pub in_force: &'static str,
 }
 
+/// What was written lately.
+#[derive(Debug, Clone, Serialize)]
+pub struct Recent {
+    pub seconds: f64,
+    /// (structure, cause, bytes).
+    pub by: Vec<(String, &'static str, u64)>,
+}
+
+/// How the budget of write amplification is held.
+#[derive(Debug, Clone, Serialize)]
+pub struct Controller {
+    pub budget: f64,
+    /// The part of their declared bounds that hybrid structures and views use.
+    pub scale: f64,
+    pub fan_out: usize,
+    pub reason: Reason,
+    /// What was written over what was handed in, of late.
+    pub waf: f64,
+}
+
+/// A structure that differed from the log and was made again.
+#[derive(Debug, Clone, Serialize)]
+pub struct Repaired {
+    pub structure: String,
+    /// The newest LSN then.
+    pub lsn: Lsn,
+    /// The first difference that was found.
+    pub what: String,
+}
+
+/// What was compared with the log at idle.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Watched {
+    /// How often all structures were.
+    pub rounds: u64,
+    /// Up to where, the last time.
+    pub lsn: Lsn,
+    pub repaired: Vec<Repaired>,
+}
+
 #[derive(Debug, Clone, Serialize)]
 pub struct Stats {
     pub lsn: Lsn,
@@ -54,6 +94,10 @@ pub struct Stats {
     pub policies: BTreeMap<String, PolicyInForce>,
     /// Bytes in memory, by what they are for.
     pub memory: BTreeMap<&'static str, u64>,
+    pub recent: Recent,
+    pub watch: Watched,
+    /// `None` without a budget.
+    pub controller: Option<Controller>,
     /// What recovery dropped at the end of the log, if anything.
     pub torn_tail: Option<String>,
     /// Why the files of the structures were made again from the log when it was opened, if so.

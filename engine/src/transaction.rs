@@ -596,7 +596,7 @@ impl Transaction {
         };
         let baton = ticket.baton();
         self.shared.pipeline.finish(&ticket, chained)?;
-        let handed_in = if self.derived { 0 } else { self.batch.read().logical_bytes() };
+        let handed_in = (!self.derived).then(|| self.batch.read().logical_bytes());
         self.shared.committed(handed_in, self.started);
         let commit = &ticket.sequenced.commit;
         let leaf = || audit::leaf_hash(commit);

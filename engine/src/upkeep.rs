@@ -412,8 +412,8 @@ impl Shared {
         })
     }
 
-    /// Commits that a view's results lack, and when the first of them was made; of so many groups as
-    /// can be looked at in passing.
+    /// Commits that a view's results lack, and when the first of them was made; of so many groups
+    /// as can be looked at in passing.
     fn staleness(&self, catalog: &Catalog, structure: StructureId) -> Option<(u64, Micros)> {
         const GROUPS: usize = 4_096;
         let view = View::of(&catalog.schema, structure)?;
@@ -429,7 +429,7 @@ impl Shared {
         let known = catalog.structure(structure);
         let ordered = &known.ordered;
         let shapes = ordered.shapes();
-        let due = merge::choose(&shapes, self.options.fan_out).unwrap_or_default();
+        let due = merge::choose(&shapes, self.budget.fan_out()).unwrap_or_default();
         let (waiting, now) = (known.queue.waiting(), self.pipeline.now());
         let (commits, age) = match self.staleness(catalog, structure) {
             Some((commits, since)) => (commits, now.saturating_sub(since).max(0)),
@@ -453,7 +453,7 @@ impl Shared {
         let mut chosen: Option<(StructureId, std::ops::Range<usize>, u64)> = None;
         self.store.each_ordered(&catalog, |structure, ordered| {
             let shapes = ordered.shapes();
-            let Some(window) = merge::choose(&shapes, self.options.fan_out) else { return };
+            let Some(window) = merge::choose(&shapes, self.budget.fan_out()) else { return };
             let bytes = shapes[window.clone()].iter().map(|shape| shape.bytes).sum();
             // The cheapest first: it takes the most runs away for its bytes.
             if chosen.as_ref().is_none_or(|known| bytes < known.2) {

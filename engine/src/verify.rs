@@ -13,17 +13,18 @@
 //! 4. Over a log that is not whole nothing is derived: it could only repeat the damage.
 //!
 //! Older LSNs are compared at samples, events and audit leaves one by one; caches have no history.
-//! It repairs nothing.
+//! It repairs nothing; the watch does, at idle.
 
 mod compare;
 mod derive;
 mod leaves;
 mod walk;
+mod watch;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -39,7 +40,8 @@ use crate::options::Mode;
 use crate::ordered::run;
 use crate::schema::{Kind, Schema, StructureId};
 use crate::store::Catalog;
-use derive::{Derivation, Links};
+use derive::{Derivation, Links, Partition, Unchanged};
+pub use watch::Watch;
 
 /// Derived entries that one pass over the log may keep, about.
 pub const PASS_BYTES: u64 = 64 << 20;
@@ -83,6 +85,8 @@ struct Findings {
     problems: Vec<Problem>,
     count: u64,
     checked: Checked,
+    /// Structures that differ from the log.
+    diverged: BTreeSet<StructureId>,
 }
 
 impl Findings {
@@ -131,7 +135,10 @@ fn verify_in(
             progress(done, target * (1 + passes));
         }
     };
-    let log = run.log(deep, &mut findings, &mut |done| step(done, passes_least))?;
+    let log = run.log(deep, &mut findings, &mut |done| {
+        step(done, passes_least);
+        Ok(())
+    })?;
     if deep && log.damaged {
         findings.add(
             shared.storage.name(),
@@ -140,11 +147,11 @@ fn verify_in(
             "nothing more; restore the log from a backup and verify again".to_owned(),
         );
     } else if deep {
-        let passes = match Links::joins_keys(&run.catalog.schema) {
-            true => 1,
-            false => log.derived_bytes.div_ceil(pass_bytes.max(1)).max(1),
-        };
-        run.structures(&log.masks, passes, &mut findings, &mut |done| step(done, passes))?;
+        let passes = run.passes(&log, pass_bytes);
+        run.structures(&log.masks, passes, &mut findings, &mut |done| {
+            step(done, passes);
+            Ok(())
+        })?;
     }
     Ok(Report {
         ok: findings.count == 0,
@@ -206,7 +213,7 @@ impl Run<'_> {
         &self,
         deep: bool,
         findings: &mut Findings,
-        step: &mut dyn FnMut(u64),
+        step: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<LogFacts> {
         let mut facts = LogFacts::default();
         let whole = walk::commits(self, findings, |commit, findings| {
@@ -219,8 +226,7 @@ impl Run<'_> {
                 self.note(commit, &mut facts);
                 self.check_masks(commit, findings);
             }
-            step(commit.lsn);
-            Ok(())
+            step(commit.lsn)
         })?;
         findings.checked.segments = whole.segments;
         findings.checked.groups = whole.groups;
@@ -338,52 +344,71 @@ impl Run<'_> {
         }
     }
 
+    /// In how many passes the structures are compared.
+    fn passes(&self, log: &LogFacts, pass_bytes: u64) -> u64 {
+        match Links::joins_keys(&self.catalog.schema) {
+            true => 1,
+            false => log.derived_bytes.div_ceil(pass_bytes.max(1)).max(1),
+        }
+    }
+
     /// The deep part.
     fn structures(
         &self,
         masks: &Masks,
         passes: u64,
         findings: &mut Findings,
-        step: &mut dyn FnMut(u64),
+        step: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<()> {
-        let floor = self.shared.store.floor();
-        let samples = samples(self.target);
-        let mut unchanged = derive::Unchanged::default();
-        for pass in 0..passes {
-            let partition = derive::Partition { number: pass, of: passes };
-            let mut derivation =
-                Derivation::new(&self.catalog.schema, &self.links, partition, unchanged);
-            let mut streams = compare::Streams::new(self, partition.is_last());
+        let mut unchanged = Unchanged::default();
+        for number in 0..passes {
+            let partition = Partition { number, of: passes };
             let known = findings.count;
-            walk::commits(self, findings, |commit, findings| {
-                let taken = derivation.commit(commit, &mut |event| {
-                    streams.event(self, commit, &event, findings);
-                });
-                if let Err(error) = taken {
-                    findings.add(
-                        self.shared.storage.name(),
-                        Some(commit.lsn),
-                        format!("the commit cannot be taken in: {error}"),
-                        "what this commit wrote; restore the log from a backup".to_owned(),
-                    );
-                }
-                streams.commit(self, commit, findings);
-                if samples.contains(&commit.lsn) && commit.lsn >= floor {
-                    compare::at(self, &derivation, masks, commit.lsn, findings);
-                }
-                step(self.target * (1 + pass) + commit.lsn);
-                Ok(())
-            })?;
-            if self.target == 0 {
-                compare::at(self, &derivation, masks, 0, findings);
-            }
-            streams.finish(self, findings);
+            unchanged = self.pass(masks, partition, unchanged, findings, step)?;
             if findings.count > known && findings.problems.len() == PROBLEMS_MAX {
                 return Ok(());
             }
-            unchanged = derivation.unchanged;
         }
         Ok(())
+    }
+
+    /// One walk over the log for the keys of a partition; what the next one must know of it.
+    fn pass(
+        &self,
+        masks: &Masks,
+        partition: Partition,
+        unchanged: Unchanged,
+        findings: &mut Findings,
+        step: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<Unchanged> {
+        let floor = self.shared.store.floor();
+        let samples = samples(self.target);
+        let mut derivation =
+            Derivation::new(&self.catalog.schema, &self.links, partition, unchanged);
+        let mut streams = compare::Streams::new(self, partition.is_last());
+        walk::commits(self, findings, |commit, findings| {
+            let taken = derivation.commit(commit, &mut |event| {
+                streams.event(self, commit, &event, findings);
+            });
+            if let Err(error) = taken {
+                findings.add(
+                    self.shared.storage.name(),
+                    Some(commit.lsn),
+                    format!("the commit cannot be taken in: {error}"),
+                    "what this commit wrote; restore the log from a backup".to_owned(),
+                );
+            }
+            streams.commit(self, commit, findings);
+            if samples.contains(&commit.lsn) && commit.lsn >= floor {
+                compare::at(self, &derivation, masks, commit.lsn, findings);
+            }
+            step(self.target * (1 + partition.number) + commit.lsn)
+        })?;
+        if self.target == 0 {
+            compare::at(self, &derivation, masks, 0, findings);
+        }
+        streams.finish(self, findings);
+        Ok(derivation.unchanged)
     }
 }
 

@@ -31,6 +31,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "together",
         &[
             "audit_log",
+            "budget",
             "changes",
             "database",
             "reader",

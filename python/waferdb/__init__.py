@@ -58,6 +58,7 @@ from waferdb.policies import Policy, bounded, eager, hybrid, lazy
 from waferdb.results import (
     Change,
     Commit,
+    Controller,
     Edge,
     Event,
     Freshness,
@@ -70,10 +71,12 @@ from waferdb.results import (
     Problem,
     Read,
     Receipt,
+    Recent,
     Report,
     Stats,
     VectorPlan,
     ViewStats,
+    Watched,
 )
 from waferdb.structures import Audit, Cache, Context, Cursor, Events, Graph, Rows, Vectors, View
 
@@ -88,6 +91,7 @@ __all__ = [
     "ConflictError",
     "ConsistencyProof",
     "Context",
+    "Controller",
     "CorruptionError",
     "Count",
     "Cursor",
@@ -128,6 +132,7 @@ __all__ = [
     "Read",
     "ReadOnlyError",
     "Receipt",
+    "Recent",
     "Recollection",
     "Remembered",
     "Report",
@@ -151,6 +156,7 @@ __all__ = [
     "View",
     "ViewStats",
     "WaferError",
+    "Watched",
     "__version__",
     "audit",
     "bounded",

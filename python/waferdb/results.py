@@ -25,6 +25,7 @@ else:
 __all__ = [
     "Change",
     "Commit",
+    "Controller",
     "Edge",
     "Event",
     "Freshness",
@@ -38,10 +39,12 @@ __all__ = [
     "Problem",
     "Read",
     "Receipt",
+    "Recent",
     "Report",
     "Stats",
     "VectorPlan",
     "ViewStats",
+    "Watched",
 ]
 
 Key = str | bytes
@@ -343,6 +346,50 @@ class ViewStats:
 
 
 @dataclass(frozen=True, slots=True)
+class Controller:
+    """How a `waf_budget` is held: hybrid structures and views use the part `scale` of their
+    declared bounds (at most 1.0), merges take `fan_out` files; `reason` is `"within_budget"`,
+    `"under_budget"`, `"over_budget"`, `"at_bound"` or `"idle"`, `waf` what the last windows came
+    to."""
+
+    budget: float
+    scale: float
+    fan_out: int
+    reason: str
+    waf: float
+
+    def __str__(self) -> str:
+        return f"{self.waf:.2f} of {self.budget:g}, {self.reason}, scale {self.scale:.2f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """What was written lately: `by` maps (structure, cause) to bytes, over the last `seconds` (at
+    most about 60)."""
+
+    seconds: float
+    by: Mapping[tuple[str, str], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What was compared with the log while the database was idle: how many `rounds` over all
+    structures, up to which `lsn` the last, and what differed and was made again: (structure, LSN,
+    the first difference)."""
+
+    rounds: int
+    lsn: int
+    repaired: tuple[tuple[str, int, str], ...]
+
+    @classmethod
+    def _from_json(cls, raw: Mapping[str, Any]) -> "Watched":
+        repaired = (
+            tuple(found[part] for part in ("structure", "lsn", "what")) for found in raw["repaired"]
+        )
+        return cls(raw["rounds"], raw["lsn"], tuple(repaired))
+
+
+@dataclass(frozen=True, slots=True)
 class Latency:
     """A latency histogram: how many, and percentiles and maximum in microseconds."""
 
@@ -361,7 +408,9 @@ class Stats:
     `waf` their ratio (0.0 before the first write). `by` maps (structure, cause) to bytes, with the
     causes log, flush, merge, seal, checkpoint and reclaim. `files` maps names to bytes, `latency`
     the operations to their histograms, `lag` the structures to what they lack, `policies` the
-    structures to `{"declared": …, "in_force": …}`, `views` the views to their groups' fates.
+    structures to `{"declared": …, "in_force": …}`, `views` the views to their groups' fates,
+    `recent` is what was written in the last minute, `controller` how a `waf_budget` is held,
+    `watch` what was compared with the log at idle.
     `compression` has, of the values that were tried, `values`, `bytes_in` and `bytes_out`, and how
     many `dictionaries` the log holds. `torn_tail` tells what opening dropped at the end of the log,
     if anything: bytes of a write that was never acknowledged.
@@ -384,6 +433,9 @@ class Stats:
     torn_tail: str | None = None
     rebuilt: str | None = None
     views: Mapping[str, ViewStats] = field(default_factory=dict)
+    recent: Recent = Recent(0.0, {})
+    controller: Controller | None = None
+    watch: Watched = Watched(0, 0, ())
 
     @property
     def waf(self) -> float:
@@ -429,6 +481,12 @@ class Stats:
             torn_tail=raw["torn_tail"],
             rebuilt=raw["rebuilt"],
             views=dict(views or {}),
+            recent=Recent(
+                raw["recent"]["seconds"],
+                {(structure, cause): count for structure, cause, count in raw["recent"]["by"]},
+            ),
+            watch=Watched._from_json(raw["watch"]),
+            controller=None if raw["controller"] is None else Controller(**raw["controller"]),
         )
 
     def _summary(self) -> list[tuple[str, str]]:
@@ -439,6 +497,7 @@ class Stats:
             ("logical bytes", f"{self.logical_bytes:,}"),
             ("physical bytes", f"{self.physical_bytes:,}"),
             ("write amplification", f"{self.waf:.2f}"),
+            *([] if self.controller is None else [("waf budget", str(self.controller))]),
             ("files", f"{len(self.files)}, {sum(self.files.values()):,} bytes"),
             ("oldest snapshot", str(self.oldest_snapshot)),
         ]

@@ -8,7 +8,9 @@
 //! 5. A forgotten key loses every version, here and in what is linked to it.
 //! 6. A row takes the place of those about the same subject that say otherwise, and tells of it.
 //!
-//! A view is not derived here: it is checked against its source (`views::check`). Only the keys of one partition are kept. A key is in the same partition in every structure, so
+//! A view is not derived here: it is checked against its source (`views::check`).
+//!
+//! Only the keys of one partition are kept. A key is in the same partition in every structure, so
 //! that what is linked is derived together; a cache of bounded capacity is in one as a whole.
 
 use std::collections::{BTreeMap, HashSet};

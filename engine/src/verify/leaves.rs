@@ -151,6 +151,7 @@ fn wrong(
     what: String,
     findings: &mut Findings,
 ) {
+    findings.diverged.insert(structure);
     findings.add(
         format!("{} (audit)", run.catalog.schema.name_of(structure)),
         lsn,

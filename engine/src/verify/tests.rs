@@ -26,7 +26,12 @@ const SCHEMA: &str = r#"{"structures":[
     {"name":"session","kind":"cache","ttl":50000000,"source":"facts"},
     {"name":"small","kind":"cache","ttl":50000000,"capacity":3},
     {"name":"context","kind":"context"},
-    {"name":"entities","kind":"graph"}]}"#;
+    {"name":"entities","kind":"graph"},
+    {"name":"profile","kind":"view","source":"facts","by":["user"],"function":{"name":"custom"}},
+    {"name":"times","kind":"view","source":"facts","by":["user"],
+     "function":{"name":"sum","field":"time"}},
+    {"name":"newest","kind":"view","source":"facts","by":["user"],
+     "function":{"name":"latest","n":2}}]}"#;
 
 struct Bench {
     database: Database,
@@ -281,6 +286,25 @@ fn bytes_behind_the_last_group_of_a_writer_at_rest_are_found() {
 }
 
 #[test]
+fn the_watch_makes_again_what_differs_and_says_so() {
+    let bench = Bench::new(5);
+    bench.fill(60);
+    let shared = bench.database.shared();
+    let watch = || while !shared.watch_step(&|| true).unwrap() {};
+    watch();
+    assert_eq!((shared.watched().rounds, shared.watched().repaired.len()), (1, 0));
+    bench.set("facts", 1, &bench.first("facts", 1).key, None);
+    assert!(!bench.verify(PASS_BYTES).ok);
+    watch();
+    let seen = shared.watched();
+    assert_eq!(seen.repaired.len(), 1, "{seen:?}");
+    assert_eq!(seen.repaired[0].structure, "facts");
+    assert!(seen.repaired[0].what.contains("index entry"), "{seen:?}");
+    assert!(bench.verify(PASS_BYTES).ok);
+    assert!(!shared.watch_step(&|| false).unwrap(), "it stops when somebody comes");
+}
+
+#[test]
 fn planted_differences_are_found() {
     let plant = |seed: u64, plant: &dyn Fn(&Bench)| {
         let bench = Bench::new(seed);
@@ -295,6 +319,10 @@ fn planted_differences_are_found() {
         }
     };
     for (name, tree, what) in [
+        ("profile", 1, "(view"),
+        ("profile", 2, "(view"),
+        ("times", 0, "(view"),
+        ("newest", 2, "(view"),
         ("facts", 0, "(entry"),
         ("facts", 1, "(index entry"),
         ("facts", 2, "(index entry"),

@@ -14,8 +14,8 @@ pub const SESSION: u32 = 6;
 pub const WARM: u32 = 7;
 pub const CONTEXT: u32 = 8;
 pub const ENTITIES: u32 = 9;
-/// Views of the facts by user: of the caller's making, a sum of `n`, the two put last; and a view of
-/// the first.
+/// Views of the facts by user: of the caller's making, a sum of `n`, the two put last; and a view
+/// of the first.
 pub const PROFILE: u32 = 10;
 pub const TOTALS: u32 = 11;
 pub const LATEST: u32 = 12;
