@@ -38,7 +38,9 @@ __all__ = ["CannotComputeError", "Computing", "Started", "declared"]
 _PAUSE_MICROS = 1_000_000
 _PAUSE_MICROS_MAX = 600_000_000
 _STALLS_SHOWN = 32
+_STALLS_MAX = 65_536
 _FOLLOWED_MAX = 4_096
+_MEAN_OF = 16
 _REASON_LETTERS_MAX = 500
 
 # Of the database itself: whoever waits for a result is told, and no function is to blame.
@@ -81,11 +83,12 @@ class Started:
 class _Figures:
     """What a view's computations came to."""
 
-    __slots__ = ("computed", "failed")
+    __slots__ = ("computed", "failed", "seconds")
 
     def __init__(self) -> None:
         self.computed = 0
         self.failed = 0
+        self.seconds = 0.0  # of one call, a moving mean
 
 
 class Computing:
@@ -230,10 +233,18 @@ class Computing:
         # A group that went meanwhile needs no result.
         stands = stale is None or (stored is not None and stored[2] >= started.read_at)
         if stands:
+            taken = time.perf_counter() - started.began
             with self._changed:
                 self._stalls.pop(started.place, None)
-                self._figures.setdefault(started.place[0], _Figures()).computed += 1
+                figures = self._figures.setdefault(started.place[0], _Figures())
+                figures.computed += 1
+                figures.seconds += (taken - figures.seconds) / min(figures.computed, _MEAN_OF)
         return stands
+
+    def cost(self, view: int) -> float:
+        """Seconds that a call of a view's function takes, as far as is known."""
+        known = self._figures.get(view)
+        return 0.0 if known is None else known.seconds
 
     def _group(
         self,
@@ -288,7 +299,11 @@ class Computing:
             known = self._stalls.get(place)
             again = known is not None and known.changed == changed
             pause = min(known.pause * 2, _PAUSE_MICROS_MAX) if known and again else _PAUSE_MICROS
+            self._stalls.pop(place, None)
             self._stalls[place] = _Stall(reason, changed, now + pause, pause)
+            if len(self._stalls) > _STALLS_MAX:
+                # The one that failed longest ago: should it fail again, its pause begins anew.
+                del self._stalls[next(iter(self._stalls))]
             self._figures.setdefault(place[0], _Figures()).failed += 1
         return StaleViewError(
             f"{self.name(place)} could not be computed: {reason}; its last result is read with "

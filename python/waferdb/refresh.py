@@ -36,6 +36,7 @@ _Parts = dict[str, bytes]  # fields of a group's key, encoded
 _PAGE = 512
 _PAGES_LOOKED_AT = 64
 _LEFT_BEHIND_MICROS = 1_000_000.0
+_COST_SECONDS_MIN = 1e-4
 _ATTEMPTS = 4
 _TICK_SECONDS = 0.05
 _READS_REMEMBERED = 16_384
@@ -408,23 +409,27 @@ class Refresher:
         return any(True for _ in _each_stale(self._engine.reader(), member, {}))
 
     def _begin_due(self) -> bool:
-        """Calls the functions of groups that may wait no longer; whether there were any."""
-        begun = False
+        """Calls the functions of groups that may wait no longer, of all views the most worth
+        first; whether there were any."""
+        due: list[tuple[float, Place]] = []
         for member in list(self._views.values()):
-            if not _in_background(member):
+            if _in_background(member):
+                due += self._due(member)
+        begun = False
+        for _, place in sorted(due, reverse=True):
+            if len(self._running) >= _RUNNING_MAX:
+                break
+            if place in self._running or place[0] not in self._views:
                 continue
-            for group in self._due(member):
-                place = (member.id, group)
-                if len(self._running) >= _RUNNING_MAX or place in self._running:
-                    continue
-                try:
-                    limit = time.monotonic() + self._limit(member.id)
-                    started = self._computing.begin(place, 0, limit, wait=False)
-                except StaleViewError:
-                    continue
-                if started is not None:
-                    self._running[place] = started
-                    begun = True
+            try:
+                limit = time.monotonic() + self._limit(place[0])
+                started = self._computing.begin(place, 0, limit, wait=False)
+            except StaleViewError:
+                continue
+            if started is not None:
+                self._reads.pop(place, None)
+                self._running[place] = started
+                begun = True
         return begun
 
     def _keep_done(self) -> int:
@@ -445,8 +450,8 @@ class Refresher:
             self.after_commit(commit, False)
         return len(made) - len(dropped) - len(failed)
 
-    def _due(self, member: Member) -> list[bytes]:
-        """Groups to compute now, the most worth first; it looks on where it looked last."""
+    def _due(self, member: Member) -> list[tuple[float, Place]]:
+        """Groups to compute now, with what that is worth; it looks on where it looked last."""
         for _ in range(_PAGES_LOOKED_AT):
             place = self._from.get(member.id)
             page, after = self._engine.reader().view_stale(member.id, b"", place, _PAGE)
@@ -456,7 +461,9 @@ class Refresher:
                 return due
         return []
 
-    def _due_of(self, member: Member, page: list[tuple[bytes, _core._Stale]]) -> list[bytes]:
+    def _due_of(
+        self, member: Member, page: list[tuple[bytes, _core._Stale]]
+    ) -> list[tuple[float, Place]]:
         scale = self._engine.batch_scale()
         now, idle = self._engine.now(), self._engine.is_idle()
         policy = member.policy
@@ -467,17 +474,16 @@ class Refresher:
             size = sum(stale[5] for _, stale in page)
             full = changes > policy.max_items * scale or size > policy.max_bytes * scale
             age_max = policy.max_age * scale
-        due: list[tuple[float, bytes]] = []
+        cost = self._computing.cost(member.id) + _COST_SECONDS_MIN
+        due: list[tuple[float, Place]] = []
         for group, stale in page:
-            age = now - stale[4]
-            if self._computing.waits((member.id, group), stale[1], now):
+            age, place = now - stale[4], (member.id, group)
+            if self._computing.waits(place, stale[1], now):
                 continue
             routine = stale[6] or isinstance(policy, Eager)
             if full or (routine and age >= age_max) or (idle and not routine):
-                reads = self._reads.pop((member.id, group), 0)
-                due.append((-float(age) * (1 + reads), group))
-        due.sort()
-        return [group for _, group in due]
+                due.append((age * (1 + self._reads.get(place, 0)) / cost, place))
+        return due
 
     def stats(self) -> dict[str, ViewStats]:
         """What was computed of each view, and what is stale."""
