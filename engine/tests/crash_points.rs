@@ -37,12 +37,12 @@ use waferdb::transaction::{Mode, TransactionOptions};
 use waferdb::vector::file::GRAPHS_DIR;
 
 const STEPS: usize = 90;
-const SEEDS: u64 = 6;
+const SEEDS: u64 = 4;
 const THREADS: usize = 2;
 const STATES_MIN: u64 = 300_000;
 const PAIRS_MIN: usize = 2_000;
 /// Of so many images one is crashed again while it recovers; another is written to afterwards.
-const SECOND_CRASH_EVERY: u64 = 1_009;
+const SECOND_CRASH_EVERY: u64 = 809;
 const WRITE_AGAIN_EVERY: u64 = 23;
 /// Every workload fills at least so many log segments.
 const SEGMENTS_MIN: usize = 2;
