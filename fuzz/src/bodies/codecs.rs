@@ -5,6 +5,7 @@ use waferdb::codec::msgpack::{self, Scalar, Shape};
 use waferdb::codec::order::{self, Indexable, Parts};
 use waferdb::limits::DOCUMENT_DEPTH_MAX;
 use waferdb::rows::query::{self, Plan, Query};
+use waferdb::views::{Made, key};
 
 use super::{take, take_u8, take_u16};
 
@@ -142,6 +143,20 @@ pub fn order_decode(input: &[u8]) {
     }
     if order::type_class(input) < u8::MAX {
         assert!(order::class_upper_bound(input).as_slice() > input);
+    }
+    group_key(input);
+}
+
+/// A group's key, back from its values: those make the same key, but where bytes stand in it that
+/// no value is put as (a bool of 7, a NaN).
+fn group_key(input: &[u8]) {
+    let Ok(values) = key::decode(input) else { return };
+    let count = msgpack::items(&values).count();
+    let Ok(again) = key::encode(&values, count) else { return };
+    let back = key::decode(&again).expect("a key that was made");
+    assert_eq!(back, values, "of {input:?}");
+    if let Ok(made) = Made::decode(input) {
+        assert_eq!(Made::decode(&made.encode()).expect("just encoded"), made);
     }
 }
 
