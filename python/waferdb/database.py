@@ -803,7 +803,7 @@ def _commits(live: Live, core: _core.Changes) -> Iterator[Commit]:
                 Change(
                     structure,
                     kind,
-                    parts[0] if len(parts) == 1 else parts,
+                    live.shared.catalog.key(structure, parts[0] if len(parts) == 1 else parts),
                     None if raw is None else _decoded(live, structure, raw),
                 )
                 for structure, kind, parts, raw in changes

@@ -12,6 +12,7 @@ from typing import Any
 
 from waferdb import policies
 from waferdb.errors import SchemaError
+from waferdb.groups import decode_key
 from waferdb.policies import Policy
 from waferdb.scope import names_of
 from waferdb.structures import Audit, Cache, Context, Events, Graph, Rows, Structure, Vectors, View
@@ -151,6 +152,13 @@ class Catalog:
     def source_of(self, name: str) -> Member:
         """What a view is a view of."""
         return self.entries[self._sources[name]]
+
+    def key(self, structure: str, key: Any) -> Any:
+        """A key as its structure's users know it: of a view the group's own."""
+        member = self.entries.get(structure)
+        if member is not None and isinstance(member.declaration, View) and isinstance(key, bytes):
+            return decode_key(key)
+        return key
 
     def reloaded(self, stored: str) -> Catalog:
         """The catalog of a schema that changed."""

@@ -21,6 +21,7 @@ from view_support import (
     view_stats,
 )
 
+import waferdb
 from waferdb import (
     Database,
     Rows,
@@ -360,3 +361,20 @@ def test_lineage_is_the_versions_of_the_inputs_of_what_stands(place: str) -> Non
         assert set(db.profile.lineage("ann")) == inputs, "it is the lineage of the old result"
         fresh_read(db.profile, "ann")
         assert set(db.profile.lineage("ann")) == {tx.receipt.lsn, newer.lsn}
+
+
+def test_changes_and_audit_entries_name_groups_by_their_keys() -> None:
+    schema = {
+        "facts": Rows(),
+        "audit": waferdb.Audit(),
+        "days": View(lambda group: {"n": len(group.rows)}, source="facts", by=("user", "day")),
+    }
+    with waferdb.open(":memory:", schema) as db:
+        db.facts.put("a", {"user": "ann", "day": 1})
+        db.days.refresh()
+        *_, last = db.changes()
+        assert [(c.structure, c.key, c.value) for c in last.changes] == [
+            ("days", ("ann", 1), {"n": 1})
+        ]
+        *_, entry = db.audit.entries()
+        assert [(c.structure, c.key) for c in entry.changes] == [("days", ("ann", 1))]

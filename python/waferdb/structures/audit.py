@@ -76,7 +76,12 @@ class Audit(Structure):
                 left -= len(found)
             return found
 
-        return Cursor(self._scope, page, _nothing, Freshness(last), _entry)
+        key_of = self._scope.shared.catalog.key
+
+        def entry(item: tuple[Any, ...]) -> Entry:
+            return _entry(item, key_of)
+
+        return Cursor(self._scope, page, _nothing, Freshness(last), entry)
 
     def leaf(self, lsn: int) -> bytes:
         """What was hashed for a commit: LSN, time, transaction, a salted digest of each operation
@@ -107,7 +112,7 @@ def _nothing() -> None:
     """Entries hold no snapshot that would have to be let go."""
 
 
-def _entry(item: tuple[Any, ...]) -> Entry:
+def _entry(item: tuple[Any, ...], key_of: Callable[[str, Any], Any]) -> Entry:
     lsn, index, time, actor, reason, changes, leaf = item
     return Entry(
         lsn=lsn,
@@ -115,7 +120,9 @@ def _entry(item: tuple[Any, ...]) -> Entry:
         time=units.to_datetime(time),
         actor=actor,
         reason=reason,
-        changes=tuple(Change(structure, key, kind) for structure, key, kind in changes),
+        changes=tuple(
+            Change(structure, key_of(structure, key), kind) for structure, key, kind in changes
+        ),
         leaf_hash=leaf,
     )
 
