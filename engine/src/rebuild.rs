@@ -103,7 +103,7 @@ impl Shared {
     ) -> Result<Lsn> {
         let (mut done, mut unlooked) = (0, 0);
         self.each_durable(|commit, newest| {
-            self.store.apply_to(catalog, commit, Some(only))?;
+            self.store.apply_to(catalog, commit, only)?;
             done = commit.lsn;
             unlooked += commit.frames.ops.len();
             if unlooked >= LOOK_EVERY {
@@ -182,7 +182,7 @@ impl Shared {
     }
 
     fn replay_one(&self, catalog: &Arc<Catalog>, only: &[StructureId], lsn: Lsn) -> Result<()> {
-        self.store.apply_to(catalog, &changes::commit_at(self, lsn)?, Some(only))?;
+        self.store.apply_to(catalog, &changes::commit_at(self, lsn)?, only)?;
         Ok(())
     }
 

@@ -66,7 +66,9 @@ impl Database {
         shared.check_open()?;
         if let Some((lsn, behind)) = shared.standing(structure, want) {
             match self.reader_at(lsn) {
-                Ok(reader) => return Ok((reader, behind)),
+                // Unless it caught up before the pin held: then what was kept for it may be gone.
+                Ok(reader) if shared.stands_at(structure, lsn) => return Ok((reader, behind)),
+                Ok(_) => {}
                 // The history that is kept has passed it: what is newer is as good.
                 Err(error) if error.kind() == ErrorKind::History => {}
                 Err(error) => return Err(error),
@@ -136,6 +138,12 @@ impl Shared {
             return None;
         }
         Some((lsn, Behind { commits: waiting.commits, age: waiting.age(now) }))
+    }
+
+    fn stands_at(&self, id: StructureId, lsn: Lsn) -> bool {
+        let catalog = self.store.catalog();
+        let waiting = catalog.structures.get(&id).and_then(|known| known.queue.waiting());
+        waiting.is_some_and(|waiting| waiting.first - 1 == lsn)
     }
 
     /// What part of its declared bounds a hybrid structure may use.

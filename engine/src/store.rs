@@ -260,7 +260,8 @@ impl Store {
             let known = catalog.structures.get(&structure);
             known.and_then(|known| known.vectors.as_ref()).is_some_and(Searchable::is_searched)
         });
-        let applied = self.replay(commit)?;
+        let applied = self.apply_in(&catalog, commit, Writes::Live)?;
+        self.ledger.record(commit);
         if catalog.lags {
             reflect::enqueue(&catalog, commit, applied.superseded);
         }
@@ -269,22 +270,34 @@ impl Store {
 
     /// The same for a commit of old, whose values nobody may ask for soon: it is reflected at once.
     pub fn replay(&self, commit: &Commit) -> Result<Applied> {
-        let applied = self.apply_to(&self.catalog(), commit, None)?;
+        let applied = self.apply_in(&self.catalog(), commit, Writes::All)?;
         self.ledger.record(commit);
         Ok(applied)
     }
 
-    /// `only`: writes to any other structure are left out (its rebuilding).
+    /// The same for these structures alone (their rebuilding).
     pub fn apply_to(
         &self,
         catalog: &Arc<Catalog>,
         commit: &Commit,
-        only: Option<&[StructureId]>,
+        only: &[StructureId],
+    ) -> Result<()> {
+        self.apply_in(catalog, commit, Writes::Only(only)).map(drop)
+    }
+
+    fn apply_in(
+        &self,
+        catalog: &Arc<Catalog>,
+        commit: &Commit,
+        writes: Writes<'_>,
     ) -> Result<Applied> {
         let snapshot = self.snapshot_of(Arc::clone(catalog), commit.lsn);
-        let writes = only.map_or(Writes::All, Writes::Only);
         let background = commit.head.priority == Priority::Background;
         let state = Snapshot { writes, background, ..snapshot };
+        let only = match writes {
+            Writes::Only(only) => Some(only),
+            _ => None,
+        };
         let mut positions = Positions::new();
         for (number, op) in commit.frames.ops.iter().enumerate() {
             if only.is_some_and(|only| !touches(catalog, op.structure, only)) {
@@ -389,6 +402,8 @@ fn touches(catalog: &Catalog, structure: StructureId, only: &[StructureId]) -> b
 #[derive(Clone, Copy)]
 enum Writes<'a> {
     None,
+    /// Everything, of a commit that was just made: what may be put off is.
+    Live,
     All,
     Only(&'a [StructureId]),
 }
@@ -561,7 +576,7 @@ impl Snapshot<'_> {
     fn written(&self, structure: StructureId) -> Option<&Materialised> {
         let wanted = match self.writes {
             Writes::None => unreachable!("only a snapshot made to apply is written to"),
-            Writes::All => true,
+            Writes::Live | Writes::All => true,
             Writes::Only(only) => only.contains(&structure),
         };
         let known = self.catalog.structure(structure);
@@ -671,7 +686,7 @@ impl Change for Snapshot<'_> {
     }
 
     fn defer(&self, structure: StructureId, key: &[u8]) -> bool {
-        let (Writes::All, Some(known)) = (self.writes, self.catalog.structures.get(&structure))
+        let (Writes::Live, Some(known)) = (self.writes, self.catalog.structures.get(&structure))
         else {
             return false;
         };

@@ -569,7 +569,7 @@ impl Transaction {
                 time,
                 durable: true,
                 leaf: None,
-                touched: None,
+                touched: Some(Vec::new()),
                 txn: self.txn(),
             };
             return Ok((receipt, None));

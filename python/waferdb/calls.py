@@ -85,14 +85,15 @@ class Calls:
                 raise StaleViewError("an earlier call for this group still runs past its time")
             if self.is_stopped:
                 raise StaleViewError("the database is being closed")
-            self.running += 1
-            self._open.add(call)
             todo = self._idle.pop() if self._idle else None
         if todo is None:
             todo = SimpleQueue()
             thread = threading.Thread(target=self._serve, args=(todo,), daemon=True)
             thread.name = "waferdb-view"
             thread.start()
+        with self._lock:
+            self.running += 1
+            self._open.add(call)
         todo.put(call)
         return call
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from waferdb import documents, units
+from waferdb import _core, documents, units
 from waferdb.calls import Call, Calls, Place, computing
 from waferdb.errors import (
     ClosedError,
@@ -29,11 +29,10 @@ from waferdb.structures.vectors import decode_vector
 from waferdb.structures.view import View
 
 if TYPE_CHECKING:
-    from waferdb import _core
     from waferdb.schema import Member
     from waferdb.scope import Shared
 
-__all__ = ["CannotComputeError", "Computing", "Started", "declared"]
+__all__ = ["CannotComputeError", "Computing", "Started", "batches", "declared"]
 
 _PAUSE_MICROS = 1_000_000
 _PAUSE_MICROS_MAX = 600_000_000
@@ -41,6 +40,7 @@ _STALLS_SHOWN = 32
 _STALLS_MAX = 65_536
 _FOLLOWED_MAX = 4_096
 _MEAN_OF = 16
+_COMMIT_BYTES = _core.LIMITS["commit_bytes_max"] // 2
 _REASON_LETTERS_MAX = 500
 
 # Of the database itself: whoever waits for a result is told, and no function is to blame.
@@ -61,6 +61,20 @@ class _Stall:
         self.changed = changed
         self.again = again
         self.pause = pause
+
+
+def batches(made: list[tuple[Started, bytes]]) -> Iterator[list[tuple[Started, bytes]]]:
+    """Results in parts that one commit can hold."""
+    part: list[tuple[Started, bytes]] = []
+    size = 0
+    for started, document in made:
+        if part and size + len(document) > _COMMIT_BYTES:
+            yield part
+            part, size = [], 0
+        part.append((started, document))
+        size += len(document)
+    if part:
+        yield part
 
 
 class Started:
@@ -141,6 +155,7 @@ class Computing:
         function = self.function(place[0])
         self._hold(place, deadline if wait else 0.0)
         reader: _core.Reader | None = None
+        started: Started | None = None
         try:
             reader = self._engine.reader_now()
             stored, stale = reader.view_group(*place)
@@ -151,14 +166,15 @@ class Computing:
                 return None
             try:
                 call = self.calls.begin(place, function, group, self._told)
-            except StaleViewError as error:
+            except (StaleViewError, RuntimeError) as error:
+                # One is left behind, or there is no thread to be had.
                 raise self._stalled(place, stale[1], error) from None
             started = Started(place, reader, stale, call, deadline)
-            reader = None
             return started
         finally:
-            if reader is not None:
-                reader.close()
+            if started is None:
+                if reader is not None:
+                    reader.close()
                 self._let_go(place)
 
     def result(self, started: Started) -> bytes:
@@ -175,6 +191,11 @@ class Computing:
             failed = self._stalled(started.place, started.stale[1], error)
             self.end(started)
             raise failed from error
+        except BaseException:
+            # Of who waits: the call goes on without him, and no other of the group beside it.
+            self.calls.give_up(started.call)
+            self.end(started)
+            raise
 
     def end(self, started: Started) -> None:
         """Lets a group and its inputs go."""
@@ -313,12 +334,17 @@ class Computing:
     def figures(self, view: int) -> tuple[int, int, dict[str, str]]:
         """How many results were computed, how many calls failed, and why groups stall."""
         known = self._figures.get(view, _Figures())
-        stalls = [
-            (repr(decode_key(group)), stall.reason)
-            for (of, group), stall in list(self._stalls.items())
-            if of == view
-        ]
-        return known.computed, known.failed, dict(stalls[:_STALLS_SHOWN])
+        reader = self._engine.reader()
+        stalls: dict[str, str] = {}
+        for place, stall in list(self._stalls.items()):
+            if place[0] != view or len(stalls) >= _STALLS_SHOWN:
+                continue
+            if reader.view_group(*place)[1] is None:
+                # The group went, and with it what its function said of it.
+                self._stalls.pop(place, None)
+            else:
+                stalls[repr(decode_key(place[1]))] = stall.reason
+        return known.computed, known.failed, stalls
 
 
 def declared(member: Member) -> View:

@@ -514,7 +514,8 @@ class Database:
     ) -> None:
         """Waits until the structures (all, if none are named) reflect the commit `lsn`.
 
-        Raises `TimeoutError` after `timeout` (a duration).
+        Stale groups of views among them are computed. Raises `TimeoutError` after `timeout` (a
+        duration), `StaleViewError` if a view's function fails.
         """
         live = self._live("wait()")
         named = [self._member(structure).id for structure in structures]
@@ -522,9 +523,11 @@ class Database:
         if not named:
             members = live.shared.catalog.entries.values()
             named = [member.id for member in members if not isinstance(member.policy, Lazy)]
+        deadline = None if seconds is None else time.monotonic() + seconds
         live.engine.wait(lsn, seconds, named)
-        views = [live.shared.catalog.entries[name] for name in live.shared.catalog.entries]
-        live.shared.refresher.drain([view for view in views if view.id in named], only=True)
+        members = live.shared.catalog.entries.values()
+        views = [member for member in members if member.id in named]
+        live.shared.refresher.wait(lsn, views, deadline)
 
     def snapshot(self, as_of: AsOf | None = None) -> Self:
         """A read-only database at one LSN: now, or `as_of` an LSN, an aware `datetime` or ISO 8601

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from waferdb import _core
 from waferdb.calls import Place, computing
-from waferdb.computing import CannotComputeError, Computing, Started, declared
+from waferdb.computing import CannotComputeError, Computing, Started, batches, declared
 from waferdb.errors import StaleViewError, TransactionError, WaferError
 from waferdb.groups import decode_key
 from waferdb.policies import Eager, Hybrid, Lazy
@@ -39,6 +39,7 @@ _LEFT_BEHIND_MICROS = 1_000_000.0
 _COST_SECONDS_MIN = 1e-4
 _ATTEMPTS = 4
 _TICK_SECONDS = 0.05
+_TICK_SECONDS_MAX = 1.0
 _READS_REMEMBERED = 16_384
 _RUNNING_MAX = 16
 
@@ -46,9 +47,10 @@ _RUNNING_MAX = 16
 class _Signal:
     """What wakes the worker, which must not keep the database open while it sleeps."""
 
-    __slots__ = ("changed", "pending", "stopping", "woken")
+    __slots__ = ("changed", "pending", "stopping", "tick", "woken")
 
     def __init__(self) -> None:
+        self.tick = _TICK_SECONDS
         self.changed = threading.Condition()
         self.pending = True  # a group may be stale that the worker has to see to
         self.stopping = False
@@ -74,7 +76,8 @@ class _Signal:
         """Until there may be something to do; `False`: it is to end."""
         with self.changed:
             if not (self.stopping or self.woken):
-                self.changed.wait(_TICK_SECONDS if self.pending else None)
+                # Who commits through the C API wakes nobody.
+                self.changed.wait(self.tick if self.pending else _TICK_SECONDS_MAX)
             self.woken = False
             return not self.stopping
 
@@ -105,6 +108,9 @@ class Refresher:
         views = {m.id: m for m in members if isinstance(m.declaration, View)}
         self._computing.views = views
         if any(_in_background(member) for member in views.values()):
+            hybrids = [m.policy for m in views.values() if isinstance(m.policy, Hybrid)]
+            tick = min((policy.max_age / 4e6 for policy in hybrids), default=_TICK_SECONDS_MAX)
+            self._signal.tick = min(max(tick, _TICK_SECONDS), _TICK_SECONDS_MAX)
             self._start()
             self._signal.notify()
 
@@ -225,21 +231,47 @@ class Refresher:
                 continue
         return computed
 
-    def drain(self, named: list[Member], *, only: bool = False) -> None:
-        """Computes what is stale of these views; where none is named and `only` these are not
-        wanted, of all that are not lazy."""
+    def wait(self, lsn: int, named: list[Member], deadline: float | None) -> None:
+        """Computes what these views lack of the commits up to `lsn`; `TimeoutError` if that is not
+        done in time, `StaleViewError` if it cannot be."""
+        for member in named:
+            if member.id not in self._views:
+                continue
+            reader = self._engine.reader()
+            for group, stale in _each_stale(reader, member, {}):
+                if stale[0] > lsn:
+                    continue
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise TimeoutError(
+                        f"{self._computing.name((member.id, group))} does not reflect LSN {lsn} "
+                        "within the time given; wait again"
+                    )
+                self._compute((member.id, group), lsn, deadline)
+
+    def drain(self, named: list[Member]) -> None:
+        """Computes what is stale of these views, or of all that are not lazy."""
         wanted = {member.id for member in named}
         for member in list(self._views.values()):
-            all_ = not named and not only
-            asked = not isinstance(member.policy, Lazy) if all_ else member.id in wanted
+            asked = member.id in wanted if named else not isinstance(member.policy, Lazy)
             if asked and _computes(member) and self._engine.writable:
                 self.refresh(member.id)
 
-    def _compute(self, place: Place, wanted: int) -> int:
-        """Computes one group, if it is stale."""
+    def _compute(self, place: Place, wanted: int, until: float | None = None) -> int:
+        """Computes one group, if it is stale. `until`: past that it is a `TimeoutError`."""
+        try:
+            return self._compute_within(place, wanted, until)
+        except StaleViewError:
+            if until is None or time.monotonic() < until:
+                raise
+            raise TimeoutError(
+                f"{self._computing.name(place)} was not computed within the time given; wait again"
+            ) from None
+
+    def _compute_within(self, place: Place, wanted: int, until: float | None) -> int:
         limit = self._limit(place[0])
         for _ in range(_ATTEMPTS):
-            started = self._computing.begin(place, wanted, time.monotonic() + limit)
+            deadline = time.monotonic() + limit
+            started = self._computing.begin(place, wanted, min(deadline, until or deadline))
             if started is None:
                 return 0
             document = self._computing.result(started)
@@ -265,27 +297,47 @@ class Refresher:
     # After a commit.
 
     def after_commit(self, commit: _core._Commit, critical: bool) -> tuple[str, ...]:
-        """Computes what the views' policies want before the call returns; those that lag."""
-        if not self._views:
-            return ()
+        """Computes what the views' policies want before the call returns; those that lag. The
+        commit is durable or on its way, so nothing but an interrupt comes out of this."""
+        views = self._views
+        try:
+            lagging = self._after(commit, critical) if views else set()
+        except Exception:  # noqa: BLE001 - what was committed is committed; the worker sees to it
+            lagging = {view for view, member in views.items() if _is_at_once(member, critical)}
+        if lagging:
+            self._signal.notify()
+        return tuple(sorted(views[view].name for view in lagging if view in views))
+
+    def _after(self, commit: _core._Commit, critical: bool) -> set[int]:
         touched = commit[5]
         if touched is None:
             # Not applied when the call returned: it is once it is durable.
+            self._signal.notify()
+            at_once = [m for m in self._views.values() if _is_at_once(m, critical)]
+            if not at_once:
+                return set()
             self._engine.flush()
-            touched = self._all_stale_eager()
+            touched = self._touched_since(at_once, commit[0])
         wanted = [place for place in touched if self._at_once(place, commit[0], critical)]
         left = {view for view, _ in {*touched} - {*wanted}}
         if any(_in_background(self._views[view]) for view in left if view in self._views):
             self._signal.notify()
         if not wanted:
-            return ()
+            return set()
         if not commit[2]:
             # An eager result is of what is durable.
             self._engine.flush()
-        lagging = self._compute_now(wanted, commit[0], critical)
-        if lagging:
-            self._signal.notify()
-        return tuple(sorted(self._views[view].name for view in lagging if view in self._views))
+        return self._compute_now(wanted, commit[0], critical)
+
+    def _touched_since(self, members: list[Member], lsn: int) -> list[Place]:
+        """Stale groups of these views that changed at this LSN, or after it."""
+        reader = self._engine.reader()
+        return [
+            (member.id, group)
+            for member in members
+            for group, stale in _each_stale(reader, member, {})
+            if stale[1] >= lsn
+        ]
 
     def _compute_now(
         self, wanted: list[Place], lsn: int, critical: bool, seen: frozenset[Place] = frozenset()
@@ -311,13 +363,7 @@ class Refresher:
                 else:
                     # Another computed it just now, and sees to what follows at leisure.
                     followed.update(self._computing.followed(place))
-            made: list[tuple[Started, bytes]] = []
-            for started in begun:
-                try:
-                    made.append((started, self._computing.result(started)))
-                except StaleViewError:
-                    lagging.add(started.place[0])
-            failed, dropped = self._keep(made, critical)
+            failed, dropped = self._gather(begun, critical)
             lagging |= failed
             # An input went meanwhile: they are computed from what is left.
             tries += 1
@@ -329,29 +375,45 @@ class Refresher:
         more = [p for p in sorted(followed - seen) if self._at_once(p, lsn, critical)]
         return lagging | self._compute_now(more, lsn, critical, seen) if more else lagging
 
+    def _gather(self, begun: list[Started], critical: bool) -> tuple[set[int], list[Place]]:
+        """Waits for calls and commits what they return; the views of what failed or lags, and the
+        groups whose result was dropped."""
+        made: list[tuple[Started, bytes]] = []
+        failed: set[int] = set()
+        waiting = list(reversed(begun))
+        try:
+            while waiting:
+                started = waiting.pop()
+                try:
+                    made.append((started, self._computing.result(started)))
+                except StaleViewError:
+                    failed.add(started.place[0])
+        except BaseException:
+            for started in (*waiting, *(started for started, _ in made)):
+                self._computing.calls.give_up(started.call)
+                self._computing.end(started)
+            raise
+        dropped: list[Place] = []
+        for part in batches(made):
+            lagging, gone = self._keep(part, critical)
+            failed |= lagging
+            dropped += gone
+        return failed, dropped
+
     def _keep(
         self, made: list[tuple[Started, bytes]], critical: bool
     ) -> tuple[set[int], list[Place]]:
-        """Commits results that the policies want at once; the views of what failed or lags, and
-        the groups whose result was dropped."""
-        if not made:
-            return set(), []
-        views = {started.place[0] for started, _ in made}
+        """Commits results that the policies want at once."""
         try:
             commit, dropped, refused = self._computing.commit(made, None)
         except WaferError:
             # What was committed before is committed; the next write is told.
-            return views, []
+            return {started.place[0] for started, _ in made}, []
         failed = {view for view, _ in refused}
         if commit is not None:
             names = self.after_commit(commit, critical)
             failed |= {view for view, member in self._views.items() if member.name in names}
         return failed, dropped
-
-    def _all_stale_eager(self) -> list[Place]:
-        reader = self._engine.reader()
-        eager = [m for m in self._views.values() if isinstance(m.policy, Eager) and _computes(m)]
-        return [(m.id, group) for m in eager for group, _ in _each_stale(reader, m, {})]
 
     def _at_once(self, place: Place, lsn: int, critical: bool) -> bool:
         member = self._views.get(place[0])
@@ -443,12 +505,13 @@ class Refresher:
                     made.append((started, self._computing.result(started)))
                 except StaleViewError:
                     continue
-        if not made:
-            return 0
-        commit, dropped, failed = self._computing.commit(made, "async")
-        if commit is not None:
-            self.after_commit(commit, False)
-        return len(made) - len(dropped) - len(failed)
+        kept = 0
+        for part in batches(made):
+            commit, dropped, failed = self._computing.commit(part, "async")
+            if commit is not None:
+                self.after_commit(commit, False)
+            kept += len(part) - len(dropped) - len(failed)
+        return kept
 
     def _due(self, member: Member) -> list[tuple[float, Place]]:
         """Groups to compute now, with what that is worth; it looks on where it looked last."""
@@ -497,6 +560,11 @@ class Refresher:
 
 def _computes(member: Member) -> bool:
     return callable(declared(member).function)
+
+
+def _is_at_once(member: Member, critical: bool) -> bool:
+    eager = isinstance(member.policy, Eager)
+    return _computes(member) and (eager or (critical and isinstance(member.policy, Hybrid)))
 
 
 def _in_background(member: Member) -> bool:
@@ -553,8 +621,8 @@ def _work(refresher: weakref.ref[Refresher], signal: _Signal) -> None:
             return
         try:
             held.turn()
-        except WaferError:
-            # The database closed or failed: whoever writes next is told.
+        except Exception:  # noqa: BLE001 - a view dropped meanwhile, a database that failed
+            # Whoever writes next is told; the others are seen to on the next turn.
             if held._engine.closed:
                 return
             signal.notify()

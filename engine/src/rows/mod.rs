@@ -68,7 +68,7 @@ impl<'a> Derived<'a> {
     }
 
     /// What a row is about; `None`: rows like it supersede none.
-    fn subject(&self, row: &[u8]) -> Option<Vec<u8>> {
+    pub fn subject(&self, row: &[u8]) -> Option<Vec<u8>> {
         if self.supersede.is_empty() {
             return None;
         }

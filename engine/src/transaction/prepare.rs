@@ -68,7 +68,7 @@ impl Transaction {
         self.check_transaction_id(&mut prepared)?;
         self.check_preconditions(snapshot, &mut prepared)?;
         self.check_links(&batch, snapshot, &mut prepared)?;
-        self.note_superseded(&batch, snapshot, &mut followers)?;
+        self.note_superseded(&batch, snapshot, &mut prepared, &mut followers)?;
         prepared.writes.append(&mut followers);
         drop(batch);
         self.check_unique(snapshot, &mut prepared)?;
@@ -95,24 +95,31 @@ impl Transaction {
         }
     }
 
-    /// Rows that this commit's rows take the place of are written by it, too.
+    /// Rows that this commit's rows take the place of are written by it, too, and what is linked to
+    /// them; and nobody else may have said anything about the same since.
     fn note_superseded(
         &self,
         batch: &Batch,
         snapshot: Lsn,
+        prepared: &mut Prepared,
         followers: &mut Vec<ConflictKey>,
     ) -> Result<()> {
+        let hard = self.mode == Mode::Transaction;
         for op in batch.frames.ops.iter().filter(|op| op.kind == OpKind::Put) {
             let structure = self.catalog.schema.by_id(op.structure);
             let Some(derived) = structure.and_then(Derived::of) else { continue };
-            if derived.supersede.is_empty() {
-                continue;
-            }
-            let base = self.shared.store.snapshot(snapshot);
             let row = batch.frames.value(op).expect("a put has a value");
+            let Some(subject) = derived.subject(row) else { continue };
+            let number = derived.unique.len() as u16;
+            let key = conflict_key(Space::Unique { structure: op.structure, number }, &subject);
+            prepared.checks.push(Check { key, since: snapshot, hard });
+            followers.push(key);
+            let base = self.shared.store.snapshot(snapshot);
             for older in rows::contradicted(&base, &derived, row)? {
-                let space = Space::Key { structure: op.structure };
-                followers.push(conflict_key(space, &older.key));
+                let linked = self.catalog.links.following(op.structure);
+                for structure in std::iter::once(op.structure).chain(linked) {
+                    followers.push(conflict_key(Space::Key { structure }, &older.key));
+                }
             }
         }
         Ok(())

@@ -146,6 +146,10 @@ impl Run<'_> {
         if log.damaged {
             return Err(Error::corruption("the log is damaged: verify says where"));
         }
+        if Links::joins_keys(&self.catalog.schema) && log.derived_bytes > super::PASS_BYTES {
+            // It would have to hold all keys at once; `verify(deep)` does where it is asked to.
+            return Ok(());
+        }
         if state.next == 0 {
             state.of = self.passes(&log, super::PASS_BYTES);
             state.unchanged = Unchanged::default();

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::exact::Exact;
 use super::{Made, View, incremental};
-use crate::codec::order;
+use crate::codec::{Decoder, order};
 use crate::error::Result;
 use crate::log::Lsn;
 use crate::lookup::{Look, Tree};
@@ -118,6 +118,19 @@ fn custom(
         }
         Ok(())
     })?;
+    let mut sizes = 0;
+    each(look, view.sizes(), |item| {
+        sizes += 1;
+        let entry = item.entry.as_ref().expect("pages hold live items");
+        let size = Decoder::new(&entry.meta).varint()?;
+        if groups.get(&item.key[..]).map_or(0, |sums| sums.count) != size {
+            tell(&item.key, "a group has another number of documents".to_owned());
+        }
+        Ok(())
+    })?;
+    if sizes != groups.len() {
+        tell(b"", format!("{sizes} sizes for {} groups", groups.len()));
+    }
     for group in groups.keys() {
         let known = look.get(view.results(), group)?.is_some()
             || look.get(view.staleness(), group)?.is_some();

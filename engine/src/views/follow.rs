@@ -8,7 +8,7 @@ use crate::codec::{Decoder, order, put_bytes, put_varint};
 use crate::error::{Error, Result};
 use crate::log::Lsn;
 use crate::lookup::{Change, Look, Operation, Tree};
-use crate::ordered::{Direction, Entry, Range, Slot};
+use crate::ordered::{Entry, Slot};
 use crate::schema::{Function, StructureId};
 
 /// (source, view), for each view.
@@ -77,10 +77,10 @@ fn regroup(state: &impl Change, views: &Views, view: &View<'_>, change: &Moved<'
     };
     if before != after {
         if let Some(group) = &before {
-            state.set(view.members(), &member_key(group, change.key), None);
+            leave(state, view, group, change.key)?;
         }
         if let Some(group) = &after {
-            state.set(view.members(), &member_key(group, change.key), Some(Entry::mark()));
+            join(state, view, group, change.key)?;
         }
         if let Some(group) = &before {
             lost(
@@ -133,12 +133,15 @@ fn lost(
     place: &Place,
     change: &Moved<'_>,
 ) -> Result<()> {
-    let empty = is_empty(state, view, &place.group)?;
-    if empty || (change.gone && place.is_in_result(state, view)?) {
+    if is_empty(state, view, &place.group)? {
         drop_result(state, views, view, &place.group, change.lsn)?;
-    }
-    if empty {
+        // With the staleness goes what it knew of removals: the tombstone tells a result that is
+        // under way that it comes too late.
+        state.set(view.results(), &place.group, None);
         return clear(state, view, &place.group);
+    }
+    if change.gone && place.is_in_result(state, view)? {
+        drop_result(state, views, view, &place.group, change.lsn)?;
     }
     mark(state, view, &place.group, change, change.gone)
 }
@@ -158,12 +161,19 @@ fn left(state: &impl Look, view: &View<'_>, key: &[u8]) -> Result<Vec<Place>> {
 /// Remembers that a document left a group, until a newer result of that is there.
 fn note_left(state: &impl Change, view: &View<'_>, place: Place, change: &Moved<'_>) -> Result<()> {
     let mut places = left(state, view, change.key)?;
-    places.push(place);
+    // One place for a group, however often it was left: a span too wide drops a result too many.
+    match places.iter_mut().find(|known| known.group == place.group) {
+        Some(known) => {
+            known.joined = known.joined.min(place.joined);
+            known.left = place.left;
+        }
+        None => places.push(place),
+    }
     let mut meta = Vec::new();
     for Place { group, joined, left } in places {
         let newer = match state.get(view.results(), &group)? {
             Some(version) => Made::decode(&version.entry.meta)?.input >= left,
-            None => is_empty(state, view, &group)?,
+            None => false,
         };
         if !newer {
             put_varint(&mut meta, joined);
@@ -212,20 +222,37 @@ pub(super) fn member_key(group: &[u8], key: &[u8]) -> Vec<u8> {
     member
 }
 
+/// How many documents a group has.
+fn size(state: &impl Look, view: &View<'_>, group: &[u8]) -> Result<u64> {
+    let Some(version) = state.get(view.sizes(), group)? else { return Ok(0) };
+    Decoder::new(&version.entry.meta).varint()
+}
+
 fn is_empty(state: &impl Look, view: &View<'_>, group: &[u8]) -> Result<bool> {
-    let range = Range::prefix(group);
-    let mut after: Option<Box<[u8]>> = None;
-    loop {
-        let way = Direction::Forward;
-        let page = state.page(view.members(), &range, way, after.as_deref(), 8)?;
-        if !page.items.is_empty() {
-            return Ok(false);
-        }
-        match page.next {
-            Some(next) => after = Some(next),
-            None => return Ok(true),
-        }
-    }
+    Ok(size(state, view, group)? == 0)
+}
+
+/// A document joins a group.
+fn join(state: &impl Change, view: &View<'_>, group: &[u8], key: &[u8]) -> Result<()> {
+    state.set(view.members(), &member_key(group, key), Some(Entry::mark()));
+    resize(state, view, group, 1)
+}
+
+fn leave(state: &impl Change, view: &View<'_>, group: &[u8], key: &[u8]) -> Result<()> {
+    state.set(view.members(), &member_key(group, key), None);
+    resize(state, view, group, -1)
+}
+
+fn resize(state: &impl Change, view: &View<'_>, group: &[u8], by: i64) -> Result<()> {
+    let size = size(state, view, group)?.saturating_add_signed(by);
+    let entry = (size > 0).then(|| {
+        let mut meta = Vec::with_capacity(4);
+        put_varint(&mut meta, size);
+        Entry::with_meta(meta, Slot::None)
+    });
+    state.set(view.sizes(), group, entry);
+    state.prune(view.sizes(), group);
+    Ok(())
 }
 
 fn stale_of(state: &impl Look, view: &View<'_>, group: &[u8]) -> Result<Option<Stale>> {
@@ -382,7 +409,10 @@ pub fn forgotten(
             continue;
         }
         let of = |before: &Before| view.group_of(key, &before.document);
-        let groups: BTreeSet<Vec<u8>> = versions.iter().filter_map(of).collect();
+        let mut groups: BTreeSet<Vec<u8>> = versions.iter().filter_map(of).collect();
+        // Versions may be gone that a result was made of.
+        groups.extend(left(state, &view, key)?.into_iter().map(|place| place.group));
+        state.erase(view.left(), key);
         for group in groups {
             let gone = Moved { key, old: None, new: None, lsn, gone: true };
             dissolve(state, views, &view, &group, &gone)?;
@@ -402,9 +432,8 @@ fn dissolve(
     group: &[u8],
     gone: &Moved<'_>,
 ) -> Result<()> {
-    let member = member_key(group, gone.key);
-    if state.get(view.members(), &member)?.is_some() {
-        state.set(view.members(), &member, None);
+    if state.get(view.members(), &member_key(group, gone.key))?.is_some() {
+        leave(state, view, group, gone.key)?;
     }
     if is_source(views, view.id) {
         let mut results = Vec::new();

@@ -2,8 +2,8 @@
 //!
 //! Trees: 0 results by group; 1 the groups whose result is stale, with what changed since; 2 what
 //! belongs to a group, by group and key (by rank between the two, where a kind reads in order); 3
-//! which groups a document left whose results may still hold it.
-//! Trees 1 to 3, and all results of kinds that need no call, follow from the source's operations
+//! which groups a document left whose results may still hold it; 4 how many documents a group has.
+//! Trees 1 to 4, and all results of kinds that need no call, follow from the source's operations
 //! and cost the log nothing; a caller's result is an operation of a commit of its own.
 //! Invariants:
 //! 1. A group whose inputs changed is stale from the LSN of the change on, in the group a document
@@ -38,7 +38,8 @@ pub const RESULTS: u16 = 0;
 pub const STALE: u16 = 1;
 pub const MEMBERS: u16 = 2;
 pub const LEFT: u16 = 3;
-pub const TREES: usize = 4;
+pub const SIZES: u16 = 4;
+pub const TREES: usize = 5;
 
 /// A view as it is declared.
 #[derive(Clone, Copy)]
@@ -86,6 +87,10 @@ impl<'a> View<'a> {
 
     pub fn left(&self) -> Tree {
         Tree::new(self.id, LEFT)
+    }
+
+    pub fn sizes(&self) -> Tree {
+        Tree::new(self.id, SIZES)
     }
 
     pub fn members(&self) -> Tree {

@@ -124,8 +124,9 @@ fn ranked(look: &dyn Look, view: &View<'_>, group: &[u8]) -> Result<Option<Store
     while rows.len() < *n as usize {
         let left = *n as usize - rows.len();
         let way = Direction::Forward;
-        let page = look.page(view.members(), &range, way, after.as_deref(), left)?;
-        for item in &page.items {
+        // Tombstones of former members may stand before them.
+        let page = look.page(view.members(), &range, way, after.as_deref(), left.max(64))?;
+        for item in page.items.iter().take(left) {
             let key = incremental::key_at(view, group, &item.key)?;
             rows.extend(input(look, view, key)?);
         }

@@ -183,13 +183,20 @@ class View(Structure):
         reflects the source, `behind` the commits that changed the group since, `age` the time since
         the first of them, `stale` whether there are any."""
         check_consistency(consistency, None)
-        reader = self._scope.strong()
-        group = reader.view_key(self._id, encode_key(key, len(self.by)))
-        refresher = self._scope.shared.refresher
+        scope = self._scope
+        group = scope.strong().view_key(self._id, encode_key(key, len(self.by)))
+        refresher = scope.shared.refresher
         refresher.note_read(self._id, group)
         if consistency is not None and consistency != "eventual":
             self._ensure(refresher, group, consistency)
-        return self._read(reader, group)
+        if not isinstance(scope, Live):
+            return self._read(scope.strong(), group)
+        # The result and what it lacks are of one LSN.
+        reader = scope.engine.reader_now()
+        try:
+            return self._read(reader, group)
+        finally:
+            reader.close()
 
     def __getitem__(self, key: Any) -> documents.Document:
         value = self.get(key)
