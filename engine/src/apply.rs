@@ -94,6 +94,15 @@ impl Links {
         all.filter(move |(from, _)| *from == source).map(|(_, to)| *to)
     }
 
+    /// Structures that a change to `source` shows in; `gone`: something was deleted, superseded or
+    /// forgotten.
+    pub fn shown_in(&self, source: StructureId, gone: bool) -> impl Iterator<Item = StructureId> {
+        let vectors = self.vectors.iter().filter(move |_| gone);
+        let told = self.contradictions.iter().filter(move |_| gone);
+        let all = vectors.chain(told).chain(&self.caches).chain(&self.captures);
+        all.filter(move |(from, _)| *from == source).map(|(_, to)| *to)
+    }
+
     /// Whether what a row was before it changes must be known.
     fn needs_old(&self, rows: StructureId) -> bool {
         linked(&self.views, rows).next().is_some()

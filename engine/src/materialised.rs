@@ -102,7 +102,11 @@ impl Materialised {
     /// Whether a tree is asked for single keys: what the filters of its runs are for.
     pub fn is_sought(kind: &Kind, tree: u16) -> bool {
         match kind {
-            Kind::Rows { .. } | Kind::Cache { .. } | Kind::Vectors { .. } => tree == 0,
+            Kind::Rows { indexes, unique, supersede, .. } => {
+                let about = 1 + indexes.len() + unique.len();
+                tree == 0 || (!supersede.is_empty() && usize::from(tree) == about)
+            }
+            Kind::Cache { .. } | Kind::Vectors { .. } => tree == 0,
             Kind::Context {} | Kind::Graph {} => true,
             Kind::View { .. } => tree != views::MEMBERS,
             Kind::Events { .. } | Kind::Audit {} => false,

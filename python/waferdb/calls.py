@@ -14,7 +14,7 @@ from typing import Any
 
 from waferdb.errors import StaleViewError
 
-__all__ = ["Call", "Calls", "Place", "computing"]
+__all__ = ["Call", "Calls", "Place", "chain", "computing"]
 
 Place = tuple[int, bytes]  # a view, and a group of it
 
@@ -25,8 +25,14 @@ _inside = threading.local()
 
 def computing(place: Place | None = None) -> bool:
     """Whether this thread runs a view's function: any, or that of one group, however deep."""
-    chain: tuple[Place, ...] = getattr(_inside, "chain", ())
-    return bool(chain) if place is None else place in chain
+    within = chain()
+    return bool(within) if place is None else place in within
+
+
+def chain() -> tuple[Place, ...]:
+    """The groups whose functions this thread is within, the innermost last."""
+    found: tuple[Place, ...] = getattr(_inside, "chain", ())
+    return found
 
 
 class Call:
@@ -45,7 +51,7 @@ class Call:
         self.function = function
         self.argument = argument
         self.told = told  # called when it is done
-        self.chain: tuple[Place, ...] = (*getattr(_inside, "chain", ()), place)
+        self.chain: tuple[Place, ...] = (*chain(), place)
         self.done = threading.Event()
         self.result: Any = None
         self.failure: BaseException | None = None

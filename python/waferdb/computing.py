@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from waferdb import _core, documents, units
-from waferdb.calls import Call, Calls, Place, computing
+from waferdb.calls import Call, Calls, Place, chain, computing
 from waferdb.errors import (
     ClosedError,
     FailedError,
@@ -114,6 +114,7 @@ class Computing:
         self._engine = shared.engine
         self._changed = threading.Condition()
         self._busy: set[Place] = set()
+        self._awaited: dict[Place, Place] = {}  # by a function: its group, and what it waits for
         self._stalls: dict[Place, _Stall] = {}
         self._figures: dict[int, _Figures] = {}
         self._followed: dict[Place, list[Place]] = {}
@@ -123,13 +124,34 @@ class Computing:
     # A group is held by one at a time.
 
     def _hold(self, place: Place, deadline: float) -> None:
+        within = chain()
         with self._changed:
             left = deadline - time.monotonic()
-            if not self._changed.wait_for(lambda: place not in self._busy, max(0.0, left)):
+            if within:
+                self._refuse_circle(within, place)
+                self._awaited[within[-1]] = place
+            try:
+                free = self._changed.wait_for(lambda: place not in self._busy, max(0.0, left))
+            finally:
+                if within:
+                    self._awaited.pop(within[-1], None)
+            if not free:
                 raise StaleViewError(
                     f"{self.name(place)} is being computed by another, and was not done in time"
                 )
             self._busy.add(place)
+
+    def _refuse_circle(self, within: tuple[Place, ...], place: Place) -> None:
+        """Raises where the function that computes `place` waits, itself or through others, for what
+        this thread is to compute."""
+        waited: Place | None = place
+        for _ in range(len(self._awaited) + 1):
+            waited = None if waited is None else self._awaited.get(waited)
+            if waited in within:
+                raise CannotComputeError(
+                    f"{self.name(place)} asks for {self.name(within[-1])}, whose function asks for "
+                    "it: one of them must read what is stored"
+                )
 
     def _let_go(self, place: Place) -> None:
         with self._changed:

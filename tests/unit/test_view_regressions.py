@@ -3,6 +3,7 @@ named by the failure."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 import time
@@ -160,3 +161,55 @@ def test_results_together_were_more_than_a_commit_holds() -> None:
                 tx.facts.put(str(n), {"user": f"u{n}", "text": "one"})
         assert tx.receipt.lagging == ()
         assert db.profile.count() == 6
+
+
+def test_a_put_of_a_row_counted_as_a_change_of_its_vectors() -> None:
+    schema = {
+        "facts": Rows(),
+        "vectors": Vectors(dim=2, rows="facts", policy=lazy()),
+        "hot": waferdb.Cache(ttl="1h", source="facts", policy=lazy()),
+    }
+    with waferdb.open(":memory:", schema) as db:
+        db.facts.put("k", {"n": 1})
+        assert db.stats().lag["vectors"].commits == 0
+        assert db.stats().lag["hot"].commits == 1
+        db.vectors.put("k", [1.0, 0.0])
+        assert db.stats().lag["vectors"].commits == 1
+        db.facts.delete("k")
+        assert db.stats().lag["vectors"].commits == db.stats().lag["hot"].commits == 0
+
+
+def test_two_functions_that_read_each_other_waited_out_their_time() -> None:
+    both = threading.Barrier(2, timeout=30)
+
+    def reads(other: str) -> Any:
+        def function(group: Any) -> dict[str, Any]:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both.wait()
+            both.abort()
+            return {"text": str(db[other].get("ann", consistency="strong"))}
+
+        return function
+
+    schema = {
+        "facts": Rows(),
+        "one": View(reads("two"), source="facts", by="user", timeout="60s"),
+        "two": View(reads("one"), source="facts", by="user", timeout="60s"),
+    }
+    with waferdb.open(":memory:", schema) as db:
+        db.facts.put("k", {"user": "ann", "text": "one"})
+        errors: list[Exception] = []
+
+        def ask(name: str) -> None:
+            try:
+                db[name].get("ann", consistency="strong")
+            except waferdb.StaleViewError as error:
+                errors.append(error)
+
+        readers = [threading.Thread(target=ask, args=(name,)) for name in ("one", "two")]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join(30)
+        assert not any(reader.is_alive() for reader in readers)
+        assert errors

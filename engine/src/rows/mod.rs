@@ -1,15 +1,19 @@
 //! Rows: documents by key, with secondary and unique indexes.
 //!
 //! Trees: 0 by key; then one for each index, then one for each unique constraint, then one by what
-//! rows are about, where rows supersede each other. An entry's key is the order-preserving encoding
-//! of its fields and then of the row's key, under a constraint, too: so within a transaction two
-//! rows may have one value for a while, and none takes the other's entry away. Invariants:
+//! rows are about, where rows supersede each other (`subject`). An entry's key is the
+//! order-preserving encoding of its fields and then of the row's key, under a constraint, too: so
+//! within a transaction two rows may have one value for a while, and none takes the other's entry
+//! away. Invariants:
 //! 1. Entries change only where the indexed fields did.
 //! 2. At the end of every commit at most one row has a unique value.
 //! 3. What an index says is checked against the row before it is answered.
 
 pub mod query;
 pub mod read;
+mod subject;
+
+pub use subject::{contradicted, keys_of as keys_of_subject};
 
 use std::sync::Arc;
 
@@ -17,7 +21,6 @@ use crate::codec::msgpack::{self, Shape};
 use crate::codec::order;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
-use crate::log::Lsn;
 use crate::lookup::{Change, Look, Operation, Tree};
 use crate::ordered::{Direction, Entry, Range, Slot};
 use crate::schema::{Kind, RowCodec, Schema, Structure, StructureId};
@@ -54,7 +57,7 @@ impl<'a> Derived<'a> {
     }
 
     /// By what rows are about.
-    fn about(&self) -> Tree {
+    pub fn about(&self) -> Tree {
         Tree::new(self.structure, 1 + (self.indexes.len() + self.unique.len()) as u16)
     }
 
@@ -96,17 +99,13 @@ impl<'a> Derived<'a> {
                 Some((self.index(number), self.index_entry(number, key, row)?))
             }));
         }
-        if which == Which::Indexes {
-            return entries;
+        if which != Which::Indexes {
+            entries.extend((0..self.unique.len()).filter_map(|number| {
+                let mut entry = self.unique_value(number, row)?;
+                put_key(&mut entry, key);
+                Some((self.unique(number), entry))
+            }));
         }
-        let with_key = |mut entry: Vec<u8>| {
-            put_key(&mut entry, key);
-            entry
-        };
-        entries.extend((0..self.unique.len()).filter_map(|number| {
-            Some((self.unique(number), with_key(self.unique_value(number, row)?)))
-        }));
-        entries.extend(self.subject(row).map(|about| (self.about(), with_key(about))));
         entries
     }
 }
@@ -176,6 +175,10 @@ pub fn delete(state: &impl Change, derived: &Derived<'_>, key: &[u8]) -> Result<
 /// Takes in a forget: every version goes, and every index entry any of them had.
 pub fn forget(state: &impl Change, derived: &Derived<'_>, key: &[u8]) -> Result<()> {
     if !derived.is_plain() {
+        if let Some(version) = state.get(derived.rows(), key)? {
+            let row = old_row(state, &version.entry.slot)?;
+            subject::change(state, derived, key, row.as_deref(), None)?;
+        }
         for version in state.versions(derived.rows(), key)? {
             let Some(row) = old_row(state, &version.entry.slot)? else { continue };
             for (tree, entry) in derived.entries(Which::All, key, &row) {
@@ -216,6 +219,7 @@ fn change_indexes(
         Some(version) => old_row(state, &version.entry.slot)?,
         None => None,
     };
+    subject::change(state, derived, key, old.as_deref(), new)?;
     let before = old.map(|row| derived.entries(which, key, &row)).unwrap_or_default();
     let after = new.map(|row| derived.entries(which, key, row)).unwrap_or_default();
     each_change(before, after, |tree, entry, made| state.set(tree, &entry, made));
@@ -251,36 +255,6 @@ pub fn reindex(
     };
     each_change(entries(before)?, entries(after)?, set);
     Ok(())
-}
-
-/// A row that another takes the place of: its key, and the LSN that wrote it.
-pub struct Older {
-    pub key: Vec<u8>,
-    pub lsn: Lsn,
-    pub row: Arc<[u8]>,
-}
-
-/// Current rows about the same thing as `row`, that say otherwise.
-pub fn contradicted(state: &impl Look, derived: &Derived<'_>, row: &[u8]) -> Result<Vec<Older>> {
-    let Some(about) = derived.subject(row) else { return Ok(Vec::new()) };
-    let range = Range::prefix(&about);
-    let (mut found, mut after) = (Vec::new(), None::<Box<[u8]>>);
-    loop {
-        let way = Direction::Forward;
-        let page = state.page(derived.about(), &range, way, after.as_deref(), 16)?;
-        for item in &page.items {
-            let key = order::take_text(&mut &item.key[about.len()..])?.into_owned().into_bytes();
-            let Some(version) = state.get(derived.rows(), &key)? else { continue };
-            let Some(old) = old_row(state, &version.entry.slot)? else { continue };
-            if !msgpack::same_document(&old, row) {
-                found.push(Older { key, lsn: version.lsn, row: old });
-            }
-        }
-        match page.next {
-            Some(next) => after = Some(next),
-            None => return Ok(found),
-        }
-    }
 }
 
 /// The key of the row that has a unique value.

@@ -70,7 +70,7 @@ fn parts(catalog: &Catalog, commit: &Commit, superseded: bool) -> Vec<Part> {
             }
         };
         add(op.structure, 1, bytes);
-        for follower in catalog.links.following(op.structure) {
+        for follower in catalog.links.shown_in(op.structure, goes || superseded) {
             add(follower, 1, 0);
         }
     }

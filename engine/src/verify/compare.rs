@@ -18,6 +18,7 @@ use crate::log::Lsn;
 use crate::log::record::Commit;
 use crate::lookup::{Look, Tree};
 use crate::ordered::{self, Direction, Range, Slot};
+use crate::rows;
 use crate::schema::{Kind, Structure, StructureId};
 use crate::store::Snapshot;
 use crate::vectors::{self, Searchable};
@@ -95,7 +96,7 @@ impl<'a> Comparison<'a> {
                 if supersede.is_empty() {
                     return Ok(());
                 }
-                self.entries("subject entry", indexes.len() + unique.len(), supersede.len())
+                self.subjects(1 + (indexes.len() + unique.len()) as u16)
             }
             Kind::View { .. } if self.newest && self.derivation.partition.is_last() => self.view(),
             Kind::Vectors { rows, .. } => {
@@ -156,6 +157,28 @@ impl<'a> Comparison<'a> {
             _ => false,
         };
         expired || self.run.forgotten_since(self.structure.id, key)
+    }
+
+    /// Which rows speak of what, as of now: there is no history of it.
+    fn subjects(&mut self, tree: u16) -> Result<()> {
+        if !self.newest || self.run.shared.pipeline.visible() > self.run.target {
+            return Ok(());
+        }
+        let derivation = self.derivation;
+        let mut due: HashMap<&[u8], Vec<&[u8]>> = derivation.subjects(self.structure.id).collect();
+        self.each(tree, |this, held| {
+            this.findings.checked.entries += 1;
+            let entry = held.entry.as_ref().expect("pages hold live items");
+            let keys = rows::keys_of_subject(&entry.meta).unwrap_or_default();
+            if due.remove(&held.key[..]).is_none_or(|due| due != keys) {
+                let what = "other rows speak of it".to_owned();
+                this.problem("subject", &held.key, held.lsn, what);
+            }
+        })?;
+        if let Some(subject) = due.keys().next() {
+            self.problem("subject", subject, self.look.lsn, missing());
+        }
+        Ok(())
     }
 
     /// Whether a view follows from its source, which is compared by itself.

@@ -279,6 +279,13 @@ impl<'a> Derivation<'a> {
         self.about.insert((id, key.into()), subject);
     }
 
+    /// The keys of the rows that speak of each subject now.
+    pub fn subjects(&self, id: StructureId) -> impl Iterator<Item = (&[u8], Vec<&[u8]>)> {
+        let of =
+            self.subjects.iter().filter(move |((rows, _), said)| *rows == id && !said.is_empty());
+        of.map(|((_, subject), said)| (&subject[..], said.keys().map(|key| &key[..]).collect()))
+    }
+
     fn forget_subject(&mut self, id: StructureId, key: &[u8]) {
         if self.about.is_empty() {
             return;
@@ -447,17 +454,13 @@ fn event_meta(origin: StructureId, kind: &[u8], key: Option<&[u8]>) -> Vec<u8> {
 fn item(structure: &Structure, commit: &Commit, op: &Op, number: u32) -> Result<Item> {
     let value = commit.frames.value(op);
     let extra = match &structure.kind {
-        Kind::Rows { indexes, unique, supersede, .. }
-            if indexes.len() + unique.len() + supersede.len() > 0 =>
-        {
+        Kind::Rows { indexes, unique, .. } if indexes.len() + unique.len() > 0 => {
             let row = value.unwrap_or_default();
             let key = std::str::from_utf8(commit.frames.key(op))
                 .map_err(|_| Error::corruption("the key of a document is not text"))?;
             let indexed = indexes.iter().map(|fields| entry(fields, row, key, 1));
             let unique = unique.iter().map(|fields| entry(fields, row, key, fields.len()));
-            let about = (!supersede.is_empty()).then_some(supersede).into_iter();
-            let about = about.map(|fields| entry(fields, row, key, fields.len()));
-            Extra::Entries(indexed.chain(unique).chain(about).collect())
+            Extra::Entries(indexed.chain(unique).collect())
         }
         Kind::Cache { .. } => {
             let expires = commit.frames.meta(op).try_into();
