@@ -14,7 +14,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 import waferdb
-from waferdb import Audit, Cache, Context, Database, Events, Graph, Rows, Vectors, hybrid
+from waferdb import (
+    Audit,
+    Cache,
+    Context,
+    Count,
+    Database,
+    Events,
+    Graph,
+    Group,
+    Rows,
+    Vectors,
+    View,
+    hybrid,
+    lazy,
+)
+
+
+def summarise(group: Group) -> dict[str, Any]:
+    return {"text": "; ".join(row.value["text"] for row in group.rows)}
 
 
 class Memory(Database):
@@ -25,6 +43,8 @@ class Memory(Database):
     audit = Audit()
     context = Context()
     entities = Graph()
+    profile = View(summarise, source="facts", by="user", policy=lazy())
+    profiles = View(Count(), source=profile, by=("user",))
 
     def remember(self, key: str, text: str) -> int:
         return self.facts.put(key, {"text": text}).lsn
@@ -48,6 +68,12 @@ def right(path: str, vector: NDArray[np.float32]) -> None:
         assert_type(tx.receipt.lsn, int)
         assert_type(tx.receipt.time, datetime)
         assert_type(tx.receipt.leaf, bytes | None)
+        assert_type(tx.receipt.lagging, tuple[str, ...])
+        assert_type(db.profile, View)
+        assert_type(db.profile.get("ann"), dict[str, Any] | None)
+        assert_type(db.profile.read("ann").freshness, waferdb.Freshness)
+        assert_type(db.profile.refresh(), int)
+        assert_type(db.profiles.lineage("ann"), list[int])
         hits = db.embeddings.search(vector, k=3)
         assert_type(hits, waferdb.Hits)
         assert_type([hit.key for hit in hits], list[str])
