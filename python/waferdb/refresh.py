@@ -90,7 +90,9 @@ class Refresher:
         self._lock = threading.Lock()
         self._signal = _Signal()
         self._computing = Computing(shared, self._signal.wake)
-        weakref.finalize(self, self._signal.stop)
+        # Where nobody closes the database, its threads end with it.
+        for stop in (self._signal.stop, self._computing.calls.stop):
+            weakref.finalize(self, stop)
         self._threads = threads
         self._worker: threading.Thread | None = None
         self._running: dict[Place, Started] = {}  # of the worker
