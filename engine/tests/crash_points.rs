@@ -42,7 +42,7 @@ const THREADS: usize = 2;
 const STATES_MIN: u64 = 300_000;
 const PAIRS_MIN: usize = 2_000;
 /// Of so many images one is crashed again while it recovers; another is written to afterwards.
-const SECOND_CRASH_EVERY: u64 = 809;
+const SECOND_CRASH_EVERY: u64 = 577;
 const WRITE_AGAIN_EVERY: u64 = 23;
 /// Every workload fills at least so many log segments.
 const SEGMENTS_MIN: usize = 2;
