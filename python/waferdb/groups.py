@@ -163,9 +163,10 @@ class TopicClusters:
     `{"clusters": [{"size", "keys", "centroid"}, …]}`, largest first, `centroid` float32 bytes.
 
     Documents that came since the last result join the nearest cluster, or begin one while its
-    cosine similarity is below `similarity`; those that went leave theirs. Only clusters that
-    changed are computed again (sequential leader clustering, Hartigan, Clustering Algorithms, 1975,
-    chapter 3). Documents without a vector are in none.
+    cosine similarity is below `similarity`; those that went leave theirs. Only vectors of what
+    came, and of clusters that something left, are looked at (sequential leader clustering,
+    Hartigan, Clustering Algorithms, 1975, chapter 3); a deletion drops the previous result, so
+    after one all are. Documents without a vector are in none.
     """
 
     of: str
@@ -182,57 +183,76 @@ class TopicClusters:
         """The clusters of a group, from those of its previous result."""
         versions = {row.key: row.version for row in group.rows}
         before = group.previous or {"clusters": [], "version": 0}
-        known = before["version"]
         clusters = [
-            [key for key in cluster["keys"] if versions.get(key, known + 1) <= known]
-            for cluster in before["clusters"]
+            _Cluster.left_of(cluster, versions, before["version"]) for cluster in before["clusters"]
         ]
-        kept = {key for cluster in clusters for key in cluster}
+        kept = {key for cluster in clusters for key in cluster.keys}
         fresh = [key for key in versions if key not in kept]
-        wanted = [*kept, *fresh]
-        vectors = dict(zip(wanted, group.vectors(self.of, wanted), strict=True))
-        members = [[v for key in keys if (v := vectors[key]) is not None] for keys in clusters]
+        asked = [key for cluster in clusters if cluster.total is None for key in cluster.keys]
+        found = group.vectors(self.of, [*asked, *fresh])
+        vectors = dict(zip([*asked, *fresh], found, strict=True))
+        for cluster in clusters:
+            cluster.add_up(vectors)
+        clusters = [cluster for cluster in clusters if cluster.keys]
         for key in fresh:
             vector = vectors[key]
             if vector is not None:
-                self._join(clusters, members, key, vector)
-        shown = [
-            {
-                "size": len(keys),
-                "keys": keys,
-                "centroid": np.mean(vectors_of, axis=0).astype("<f4").tobytes(),
-            }
-            for keys, vectors_of in zip(clusters, members, strict=True)
-            if vectors_of
-        ]
-        shown.sort(key=lambda cluster: -len(cluster["keys"]))
+                self._join(clusters, key, vector)
+        clusters.sort(key=lambda cluster: -len(cluster.keys))
         newest = max(versions.values(), default=0)
-        return {"clusters": shown, "version": newest}
+        return {"clusters": [cluster.shown() for cluster in clusters], "version": newest}
 
-    def _join(
-        self,
-        clusters: list[list[str]],
-        members: list[list[NDArray[np.float32]]],
-        key: str,
-        vector: NDArray[np.float32],
-    ) -> None:
-        best, best_similarity = -1, -2.0
-        for number, vectors in enumerate(members):
-            if vectors:
-                similarity = _cosine(np.mean(vectors, axis=0), vector)
-                if similarity > best_similarity:
-                    best, best_similarity = number, similarity
-        if best < 0 or (best_similarity < self.similarity and len(clusters) < self.k):
-            clusters.append([key])
-            members.append([vector])
-        else:
-            clusters[best].append(key)
-            members[best].append(vector)
+    def _join(self, clusters: list[_Cluster], key: str, vector: NDArray[np.float32]) -> None:
+        near = max(clusters, key=lambda cluster: cluster.similarity(vector), default=None)
+        alone = near is None or near.similarity(vector) < self.similarity
+        if near is None or (alone and len(clusters) < self.k):
+            near = _Cluster([], np.zeros(len(vector)))
+            clusters.append(near)
+        near.join(key, vector)
 
 
-def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    scale = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / scale if scale else 0.0
+class _Cluster:
+    """Keys, and the sum of their vectors; None until it is added up."""
+
+    __slots__ = ("keys", "total")
+
+    def __init__(self, keys: list[str], total: NDArray[np.float64] | None) -> None:
+        self.keys = keys
+        self.total = total
+
+    @classmethod
+    def left_of(cls, stored: dict[str, Any], versions: dict[str, int], known: int) -> _Cluster:
+        """What is left of a stored cluster: rows that went or were written again left it."""
+        keys = [key for key in stored["keys"] if versions.get(key, known + 1) <= known]
+        if len(keys) < len(stored["keys"]):
+            return cls(keys, None)
+        centroid = np.frombuffer(stored["centroid"], dtype="<f4").astype(np.float64)
+        return cls(keys, centroid * len(keys))
+
+    def add_up(self, vectors: dict[str, NDArray[np.float32] | None]) -> None:
+        """Its sum, where keys left it."""
+        if self.total is None:
+            there = {key: v for key in self.keys if (v := vectors[key]) is not None}
+            self.keys = list(there)
+            self.total = np.sum([v.astype(np.float64) for v in there.values()], axis=0)
+
+    def join(self, key: str, vector: NDArray[np.float32]) -> None:
+        self.keys.append(key)
+        self.total = np.asarray(self.total) + vector
+
+    def similarity(self, vector: NDArray[np.float32]) -> float:
+        """Cosine, to its centroid."""
+        total = np.asarray(self.total)
+        scale = float(np.linalg.norm(total) * np.linalg.norm(vector))
+        return float(total @ vector) / scale if scale else 0.0
+
+    def shown(self) -> dict[str, Any]:
+        centroid = np.asarray(self.total) / len(self.keys)
+        return {
+            "size": len(self.keys),
+            "keys": self.keys,
+            "centroid": centroid.astype("<f4").tobytes(),
+        }
 
 
 def encode_key(key: Any, fields: int) -> bytes:

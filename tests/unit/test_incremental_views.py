@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from waferdb import (
     AgentMemory,
     Count,
     Database,
+    Group,
     Latest,
+    Row,
     Rows,
     SchemaError,
     Sum,
@@ -481,3 +484,31 @@ def test_topic_clusters_find_what_is_far_apart(place: str) -> None:
         left = db.topics.get("ann", consistency="strong")["clusters"]
         assert sum(cluster["size"] for cluster in left) == 8
         assert all(key.startswith("north") for cluster in left for key in cluster["keys"])
+
+
+def test_topic_clusters_look_only_at_what_came_or_lost_something() -> None:
+    asked: list[list[str]] = []
+    places = {f"n{n}": np.array([1, n / 100], np.float32) for n in range(6)}
+    places |= {f"s{n}": np.array([n / 100, -1], np.float32) for n in range(6)}
+
+    def vectors(of: str, keys: list[str]) -> list[Any]:
+        asked.append(sorted(keys))
+        return [places.get(key) for key in keys]
+
+    def rows(versions: dict[str, int]) -> list[Row]:
+        now = datetime.now(UTC)
+        return [Row(key, {}, version, now) for key, version in versions.items()]
+
+    cluster = TopicClusters(of="embeddings", k=4)
+    versions = {key: n for n, key in enumerate(places, 1) if key not in ("n5", "s5")}
+    first = cluster(Group("ann", rows(versions), None, vectors))
+    second = cluster(Group("ann", rows(versions | {"n5": 20}), first, vectors))
+    assert asked[1] == ["n5"]
+    assert {c["size"] for c in second["clusters"]} == {6, 5}
+    # Written again, it leaves its cluster, whose others are added up, and joins the nearest.
+    third = cluster(Group("ann", rows(versions | {"n5": 20, "s0": 21}), second, vectors))
+    assert asked[2] == ["s0", "s1", "s2", "s3", "s4"]
+    whole = cluster(Group("ann", rows(versions | {"n5": 20, "s0": 21}), None, vectors))
+    assert [sorted(c["keys"]) for c in third["clusters"]] == [
+        sorted(c["keys"]) for c in whole["clusters"]
+    ]
