@@ -1,8 +1,8 @@
 //! A closed database with damaged files: the right answer or a typed error, never another answer.
 //!
-//! Every single byte is flipped, every file truncated, emptied, removed, zeroed and swapped with
-//! every other; each is opened to read and to write, and everything is read. A writer that finds
-//! damage changes nothing.
+//! Every fifth byte is flipped (`WAFERDB_FLIP_ALL=1`: every one), every file truncated, emptied,
+//! removed, zeroed and swapped with every other; each is opened to read and to write, and
+//! everything is read. A writer that finds damage changes nothing.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -93,6 +93,8 @@ fn is_damage(error: &Error) -> bool {
 
 #[test]
 fn any_flipped_byte_is_found_or_harmless() {
+    // Five has no part in the widths of fields: each of their bytes is met in some.
+    let step = if std::env::var_os("WAFERDB_FLIP_ALL").is_some() { 1 } else { 5 };
     let closed = Closed::new();
     let places: Vec<(String, u64)> = closed
         .disk
@@ -102,6 +104,7 @@ fn any_flipped_byte_is_found_or_harmless() {
             let length = closed.disk.read_file(&path).unwrap().len() as u64;
             (0..length).map(move |offset| (path.clone(), offset))
         })
+        .step_by(step)
         .collect();
     let (next, harmless) = (AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
