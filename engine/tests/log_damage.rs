@@ -21,7 +21,7 @@ use waferdb::options::{Mode, Options};
 use waferdb::storage::simulated::SimulatedStorage;
 
 const STEPS: usize = 90;
-const BYTES: std::ops::Range<usize> = 48 << 10..96 << 10;
+const BYTES: std::ops::Range<usize> = 48 << 10..192 << 10;
 const MARKER: &str = "DATABASE";
 
 type Damage<'a> = dyn Fn(&SimulatedStorage) + 'a;
@@ -33,7 +33,7 @@ struct Closed {
 }
 
 impl Closed {
-    /// A closed database of all structures, about 64 KiB long.
+    /// A closed database of all structures, about 128 KiB long.
     fn new() -> Self {
         for seed in 300.. {
             let mut run = Run::new(seed);
