@@ -658,7 +658,8 @@ impl Shared {
         let by = self.meter.snapshot().into_iter();
         let by = by.map(|(id, cause, bytes)| (schema.name_of(id), cause.name(), bytes));
         let lag = schema.structures.iter();
-        let lag = lag.map(|known| (known.name.clone(), self.lag_of(&catalog, known.id)));
+        let lag = lag.map(|known| Ok((known.name.clone(), self.lag_of(&catalog, known.id)?)));
+        let lag = lag.collect::<Result<_>>()?;
         let policies = schema.structures.iter().map(|known| {
             let declared = known.policy_in_force().clone();
             let in_force = known.policy_in_force().name();
@@ -690,7 +691,7 @@ impl Shared {
             logical_bytes: self.logical_bytes(),
             physical_bytes: self.meter.total(),
             by: by.collect(),
-            lag: lag.collect(),
+            lag,
             files,
             latency: BTreeMap::from([
                 ("commit", self.commit_latency.quantiles()),

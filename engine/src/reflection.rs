@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::clock::Micros;
 use crate::database::{Database, Shared};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::log::Lsn;
 use crate::propagation::{Policy, Waiting};
 use crate::reader::Reader;
@@ -191,12 +191,4 @@ impl Shared {
         }
         Ok(())
     }
-}
-
-/// The want of a `bounded(…)` read.
-pub fn bounded(max_age: Option<Micros>, max_commits: Option<u64>) -> Result<Want> {
-    if max_age.is_none() && max_commits.is_none() {
-        return Err(Error::argument("bounded() without a bound"));
-    }
-    Ok(Want::Bounded { max_age, max_commits })
 }

@@ -414,28 +414,32 @@ impl Shared {
 
     /// Commits that a view's results lack, and when the first of them was made; of so many groups
     /// as can be looked at in passing.
-    fn staleness(&self, catalog: &Catalog, structure: StructureId) -> Option<(u64, Micros)> {
+    fn staleness(
+        &self,
+        catalog: &Catalog,
+        structure: StructureId,
+    ) -> Result<Option<(u64, Micros)>> {
         const GROUPS: usize = 4_096;
-        let view = View::of(&catalog.schema, structure)?;
+        let Some(view) = View::of(&catalog.schema, structure) else { return Ok(None) };
         let look = self.store.snapshot(self.pipeline.visible());
-        let (groups, _) = views::stale_groups(&look, &view, b"", None, GROUPS).ok()?;
+        let (groups, _) = views::stale_groups(&look, &view, b"", None, GROUPS)?;
         let commits = groups.iter().map(|(_, stale)| stale.changes).sum();
-        let first = groups.iter().map(|(_, stale)| stale.since).min()?;
-        Some((commits, self.time_of(first).ok()?))
+        let first = groups.iter().map(|(_, stale)| stale.since).min();
+        first.map(|first| Ok((commits, self.time_of(first)?))).transpose()
     }
 
     /// What there is to do for one structure.
-    pub fn lag_of(&self, catalog: &Catalog, structure: StructureId) -> Lag {
+    pub fn lag_of(&self, catalog: &Catalog, structure: StructureId) -> Result<Lag> {
         let known = catalog.structure(structure);
         let ordered = &known.ordered;
         let shapes = ordered.shapes();
         let due = merge::choose(&shapes, self.budget.fan_out()).unwrap_or_default();
         let (waiting, now) = (known.queue.waiting(), self.pipeline.now());
-        let (commits, age) = match self.staleness(catalog, structure) {
+        let (commits, age) = match self.staleness(catalog, structure)? {
             Some((commits, since)) => (commits, now.saturating_sub(since).max(0)),
             None => waiting.map_or((0, 0), |waiting| (waiting.commits, waiting.age(now))),
         };
-        Lag {
+        Ok(Lag {
             commits,
             age: age as f64 / 1e6,
             memtable_bytes: (ordered.active_bytes()
@@ -444,7 +448,7 @@ impl Shared {
             runs: shapes.len() as u64,
             merge_bytes: shapes[due].iter().map(|shape| shape.bytes).sum(),
             unsealed: known.vectors.as_ref().map_or(0, Searchable::unsealed),
-        }
+        })
     }
 
     /// Begins the merge that is most worth it, if there is one.

@@ -88,7 +88,6 @@ class Engine:
         max_age: int | None = None,
         max_commits: int | None = None,
     ) -> Reader: ...  # pinned where one structure stands, or further on
-    def reflect(self, structures: list[int]) -> None: ...  # they show all that is committed
     def wait(
         self, lsn: int, timeout: float | None = None, structures: list[int] | None = None
     ) -> None: ...

@@ -342,11 +342,6 @@ impl Engine {
         Ok(Reader::new(shared, reader, behind))
     }
 
-    /// These structures show everything committed so far.
-    fn reflect(&self, py: Python<'_>, structures: Vec<u32>) -> PyResult<()> {
-        self.detached(py, |database| database.reflect(Some(&structures)))
-    }
-
     fn reader_at(&self, py: Python<'_>, lsn: Natural) -> PyResult<Reader> {
         self.reading(py, |database| database.reader_at(lsn.0))
     }
