@@ -149,12 +149,19 @@ pub struct Rules<'a> {
     store: &'a Store,
     ordered: &'a Ordered,
     structure: Option<&'a Structure>,
+    upto: Lsn,
 }
 
 impl<'a> Rules<'a> {
-    /// `structure`: `None` for the ledger.
-    pub fn new(store: &'a Store, ordered: &'a Ordered, structure: Option<&'a Structure>) -> Self {
-        Self { store, ordered, structure }
+    /// `structure`: `None` for the ledger. `upto`: what runs hold of every structure. What is
+    /// forgotten behind it is replayed after a crash, and then needs what it takes away.
+    pub fn new(
+        store: &'a Store,
+        ordered: &'a Ordered,
+        structure: Option<&'a Structure>,
+        upto: Lsn,
+    ) -> Self {
+        Self { store, ordered, structure, upto }
     }
 
     pub fn is_sought(&self, tree: u16) -> bool {
@@ -183,7 +190,7 @@ impl<'a> Rules<'a> {
         let now = self.store.now();
         let mask = |tree: u16, key: &[u8]| match tree {
             MASKS => Ok(None),
-            tree => self.ordered.mask(tree, key),
+            tree => self.ordered.mask_at(tree, key, self.upto),
         };
         // What a cache of bounded capacity evicts must follow from the log alone.
         let expired =
@@ -204,13 +211,13 @@ pub fn seal(store: &Store, catalog: &Catalog, upto: Lsn) {
 pub fn write_sealed(files: &Files, store: &Store, catalog: &Catalog, upto: Lsn) -> Result<bool> {
     let mut written = Written { files, runs: Vec::new() };
     let ledger = store.ledger.ordered();
-    let rules = Rules::new(store, ledger, None);
+    let rules = Rules::new(store, ledger, None, upto);
     let applied = store.ledger.applied();
     let runs = write_one(files, ledger, LEDGER, applied, &rules)?;
     written.runs.push((ledger, runs));
     for structure in &catalog.schema.structures {
         let known = catalog.structure(structure.id);
-        let rules = Rules::new(store, &known.ordered, Some(structure));
+        let rules = Rules::new(store, &known.ordered, Some(structure), upto);
         let runs = write_one(files, &known.ordered, structure.id, known.applied(), &rules)?;
         written.runs.push((&known.ordered, runs));
     }
@@ -258,7 +265,7 @@ pub fn write_apart(
     for id in structures {
         let known = catalog.structure(*id);
         known.ordered.seal(upto);
-        let rules = Rules::new(store, &known.ordered, catalog.schema.by_id(*id));
+        let rules = Rules::new(store, &known.ordered, catalog.schema.by_id(*id), upto);
         for run in write_one(files, &known.ordered, *id, known.applied(), &rules)? {
             run.iter().try_for_each(|run| run.file.sync())?;
             known.ordered.install_flush(run.map(|run| run.run));

@@ -72,3 +72,7 @@ pub mod sealing;
 pub mod transaction;
 pub mod upkeep;
 pub mod verify;
+
+// Everything above, tried.
+#[cfg(feature = "testing")]
+pub mod simulation;

@@ -109,8 +109,10 @@ pub fn find_or_create(storage: &dyn Storage, options: &Options) -> Result<(Datab
             )))
         }
         (Marker::Sound(marked), Some(_)) => Ok((marked, found)),
-        (Marker::Sound(_), None) => Err(Error::corruption(format!(
-            "{}: {} is missing or empty; restore it from a backup, nothing was changed",
+        // Its first byte is written once the first segment is durable.
+        (Marker::Sound(_) | Marker::Damaged, None) => Err(Error::corruption(format!(
+            "{}: {} is missing, empty or not a segment; restore it from a backup, nothing was \
+             changed",
             storage.name(),
             segment::path(1)
         ))),
@@ -122,7 +124,7 @@ pub fn find_or_create(storage: &dyn Storage, options: &Options) -> Result<(Datab
             if !writes || !options.create {
                 return Err(not_found(storage));
             }
-            create(storage, options, &found)
+            create(storage, options, &found, marker)
         }
     }
 }
@@ -159,13 +161,18 @@ fn check_empty(storage: &dyn Storage) -> Result<()> {
     }
 }
 
-/// Directory, first segment with a first checkpoint, and last the marker; each durable.
+/// Directory, first segment with a first checkpoint, and last the marker; each durable. What a
+/// creation cut off left goes first, in the other order.
 fn create(
     storage: &dyn Storage,
     options: &Options,
     leftovers: &Found,
+    marker: Marker,
 ) -> Result<(DatabaseId, Found)> {
     storage.create_dir(LOG_DIR)?;
+    if marker != Marker::Absent {
+        storage.remove(marker::MARKER)?;
+    }
     storage.sync_dir("")?;
     let numbers = leftovers.segments.iter().map(|segment| segment.header.segment);
     for number in numbers.chain(leftovers.torn_creation) {

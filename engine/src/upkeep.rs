@@ -20,6 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::flush::{self, Rules};
 use crate::ledger::LEDGER;
 use crate::limits;
+use crate::log::Lsn;
 use crate::log::format::{RECORD_HEADER_BYTES, RecordKind};
 use crate::log::packed::DictionaryAt;
 use crate::log::reader::ControlAt;
@@ -400,11 +401,19 @@ impl Shared {
         }
     }
 
+    /// Up to where runs hold every structure.
+    fn flushed(&self) -> Lsn {
+        let catalog = self.store.catalog();
+        let structures = catalog.structures.values().map(|known| known.applied());
+        structures.fold(self.store.ledger.applied(), Lsn::min)
+    }
+
     /// `true` when all of it is done.
     fn merge_slice(&self, merging: &mut Merging) -> Result<bool> {
         let catalog = self.store.catalog();
         let ordered = self.ordered_of(&merging.owner);
-        let rules = Rules::new(&self.store, ordered, catalog.schema.by_id(merging.structure));
+        let structure = catalog.schema.by_id(merging.structure);
+        let rules = Rules::new(&self.store, ordered, structure, self.flushed());
         let sought = |tree| rules.is_sought(tree);
         let target = self.files.target(merging.uid, merging.structure, &sought);
         rules.apply(merging.bottom, |keep| {
@@ -472,8 +481,8 @@ impl Shared {
         let layers = self.ordered_of(&owner).layers();
         let bottom = window.end == layers.runs.len();
         let inputs = layers.runs[window].to_vec();
-        let rules =
-            Rules::new(&self.store, self.ordered_of(&owner), catalog.schema.by_id(structure));
+        let declared = catalog.schema.by_id(structure);
+        let rules = Rules::new(&self.store, self.ordered_of(&owner), declared, self.flushed());
         let sought = |tree| rules.is_sought(tree);
         let (uid, merge) = self
             .files

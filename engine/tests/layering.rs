@@ -44,6 +44,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "verify",
         ],
     ),
+    ("apart", &["simulation"]),
 ];
 
 /// All that the ordered structures may know of the log.

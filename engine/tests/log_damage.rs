@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use support::check::Problem;
+use support::workload::{BEGINNING, schema};
 use support::{Progress, Reference, Run, check, options, reopen_schema};
 use waferdb::clock::ManualClock;
 use waferdb::database::Database;
@@ -185,4 +186,19 @@ fn a_lost_or_damaged_marker_is_made_anew() {
         let answered = closed.judge(damage, &format!("{MARKER} {what}"));
         assert_eq!(answered, [what != "swapped with a segment"; 2], "{MARKER} {what}");
     }
+}
+
+/// The one segment and the marker were exchanged: neither was a database, so a new one was made.
+#[test]
+fn the_only_segment_swapped_with_the_marker_is_not_taken_for_a_creation_cut_off() {
+    let disk = SimulatedStorage::absent(1);
+    let clock = || Arc::new(ManualClock::new(BEGINNING));
+    let open = |disk: &SimulatedStorage| {
+        Database::open(Arc::new(disk.clone()), options(clock(), 1), Some(schema(false)))
+    };
+    open(&disk).unwrap().close().unwrap();
+    disk.swap_files(MARKER, "log/00000001.wal");
+    let before = disk.fingerprint();
+    assert_eq!(open(&disk).err().map(|error| error.kind()), Some(ErrorKind::Corruption));
+    assert_eq!(disk.fingerprint(), before, "a refusal writes nothing");
 }

@@ -177,3 +177,59 @@ fn a_dropped_structure_takes_its_files_along() {
     assert_eq!(on_disk(), runs(&db));
     db.close().unwrap();
 }
+
+/// Rows were merged without what had been forgotten since the last flush. A crash later the forget
+/// was replayed, found no row to take out of the view's groups, and left them as they were.
+#[test]
+fn a_merge_leaves_what_the_replay_of_a_newer_forget_needs() {
+    let schema = r#"{"structures":[{"name":"facts","kind":"rows","codec":"msgpack"},
+        {"name":"profile","kind":"view","source":"facts","by":["user"],
+        "function":{"name":"custom"}}]}"#;
+    let open = |storage: &SimulatedStorage| {
+        let declared = Schema::from_json(schema).unwrap();
+        let storage = Arc::new(storage.clone());
+        Database::open(storage, options(Opening::ReadWrite), Some(declared)).unwrap()
+    };
+    let storage = SimulatedStorage::new(0);
+    let db = open(&storage);
+    put(&db, "k1", 1, TEXT).unwrap();
+    for _ in 0..4 {
+        // Runs that overlap are merged.
+        ["k0", "k9"].map(|key| put(&db, key, 2, TEXT).unwrap());
+        assert!(db.flush_memtables().unwrap());
+    }
+    let mut tx = db.begin(Mode::Single, TransactionOptions::default()).unwrap();
+    tx.forget(FACTS, &[b"k1"]).unwrap();
+    tx.commit().unwrap();
+    assert!(db.merge_step().unwrap(), "there is something to merge");
+    while db.merge_step().unwrap() {}
+    drop((tx, db));
+    let db = open(&storage.synced_only());
+    let (stale, _) = db.reader().view_stale(2, b"", None, 9).unwrap();
+    assert_eq!(stale.len(), 1, "the group of the forgotten row is gone: {stale:?}");
+    let report = waferdb::verify::verify(db.shared(), true, &mut |_, _| {}).unwrap();
+    assert!(report.ok, "{:?}", report.problems);
+}
+
+/// A run could not be read while a durable commit was applied: its caller got the error of the read
+/// and had to take the commit for undone.
+#[test]
+fn a_durable_commit_that_cannot_be_applied_is_not_told_as_undone() {
+    let storage = SimulatedStorage::new(0);
+    let db = open(&storage);
+    put(&db, "k1", 1, TEXT).unwrap();
+    db.flush_memtables().unwrap();
+    drop(db);
+    let db = open(&storage);
+    storage.inject(Fault::nth(OperationKind::Read, "runs/", 0, FaultKind::Eio));
+    let mut tx = db.begin(Mode::Single, TransactionOptions::default()).unwrap();
+    tx.put(FACTS, b"k1", &row(2, TEXT), Precondition::default()).unwrap();
+    let error = tx.commit().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnknownOutcome, "{error:?}");
+    let txn = tx.txn();
+    assert_eq!(error.txn(), Some(txn.as_str()));
+    drop((tx, db));
+    let db = open(&storage);
+    assert!(db.outcome(&txn).unwrap(), "it was durable");
+    assert_eq!(db.reader().get(FACTS, b"k1").unwrap().as_deref(), Some(&row(2, TEXT)[..]));
+}

@@ -20,12 +20,13 @@ pub(super) fn refused(cause: &Error) -> Error {
 }
 
 pub(super) fn outcome_after_failure(failure: &Failure, lsn: Lsn, durable: Lsn) -> Error {
+    // Not `Failed`, which a caller takes for "nothing was written".
     if lsn <= durable {
         return Error::new(
-            ErrorKind::Failed,
+            ErrorKind::UnknownOutcome,
             format!(
                 "LSN {lsn} is committed and durable, but the database cannot show it before it is \
-                 opened again ({})",
+                 opened again ({}): close it, open it again, and do not write this again",
                 failure.cause
             ),
         );

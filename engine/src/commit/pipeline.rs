@@ -340,13 +340,15 @@ impl Pipeline {
     pub fn finish(&self, ticket: &Ticket, chained: bool) -> Result<()> {
         let lsn = ticket.sequenced.commit.lsn;
         if ticket.acknowledged {
-            self.apply_ready()?;
+            let applied = self.apply_ready();
             let sequence = self.sequence.lock();
-            if let Some(failure) = &sequence.failure
-                && lsn > sequence.durable
-            {
-                return Err(outcome_after_failure(failure, lsn, sequence.durable)
-                    .with_txn(ticket.sequenced.commit.head.txn.text()));
+            match &sequence.failure {
+                Some(failure) if self.visible() < lsn => {
+                    return Err(outcome_after_failure(failure, lsn, sequence.durable)
+                        .with_txn(ticket.sequenced.commit.head.txn.text()));
+                }
+                Some(_) => {}
+                None => applied?,
             }
         } else {
             self.finish_durable(lsn, &ticket.gate, chained)
@@ -375,8 +377,12 @@ impl Pipeline {
             } else {
                 sequence.leading = true;
                 drop(sequence);
-                self.lead()?;
+                let led = self.lead();
                 sequence = self.sequence.lock();
+                // What went wrong is not yet what became of this commit.
+                if sequence.failure.is_none() {
+                    led?;
+                }
             }
         }
     }

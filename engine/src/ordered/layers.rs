@@ -218,14 +218,19 @@ impl Ordered {
 
     /// Up to which LSN a key of a tree was forgotten.
     pub fn mask(&self, tree: u16, key: &[u8]) -> Result<Option<Lsn>> {
+        self.mask_at(tree, key, Lsn::MAX)
+    }
+
+    /// The same, as it was at an LSN.
+    pub fn mask_at(&self, tree: u16, key: &[u8], lsn: Lsn) -> Result<Option<Lsn>> {
         if !self.masked.load(Ordering::Acquire) {
             return Ok(None);
         }
         let layers = self.layers.load();
         let key = mask_key(tree, key);
-        let found = match layers.active.tree(self.trees).state(&key, Lsn::MAX) {
+        let found = match layers.active.tree(self.trees).state(&key, lsn) {
             Some(found) => Some(found),
-            None => below(&layers, self.trees, MASKS, &key, Lsn::MAX)?,
+            None => below(&layers, self.trees, MASKS, &key, lsn)?,
         };
         Ok(found.map(|(lsn, _)| lsn))
     }

@@ -143,6 +143,9 @@ fn relevant(tree: &Tree, unsynced: &[Unsynced]) -> Vec<Unsynced> {
     unsynced.iter().filter(reachable).cloned().collect()
 }
 
+/// Sets of sectors of one write that are tried, however many tears a plan allows.
+const REORDERED_MAX: usize = 64;
+
 fn coin(random: &SeededRandom) -> bool {
     random.next_u64() >> 63 == 1
 }
@@ -193,7 +196,7 @@ fn tears_of(offset: u64, len: usize, plan: &ImagePlan, random: &SeededRandom) ->
     boundaries.extend(plan.field_boundaries.iter().filter(|at| (1..len).contains(*at)));
     boundaries.sort_unstable();
     boundaries.dedup();
-    let reordered_max = if sectors.len() > 2 { plan.tears_max / 4 } else { 0 };
+    let reordered_max = if sectors.len() > 2 { (plan.tears_max / 4).min(REORDERED_MAX) } else { 0 };
     let cuts_max = (plan.tears_max - reordered_max).min(len.saturating_sub(1));
     let mut cuts = BTreeSet::new();
     while boundaries.len() > cuts_max {

@@ -156,6 +156,11 @@ impl SimulatedStorage {
         self.state.lock().faults.clear();
     }
 
+    /// The lengths of all files, added up.
+    pub fn used_bytes(&self) -> u64 {
+        self.state.lock().used_bytes()
+    }
+
     /// The lengths of all files may add up to this much; None: no bound.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state.lock().capacity = bytes;
