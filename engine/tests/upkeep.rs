@@ -195,7 +195,8 @@ fn a_merge_leaves_what_the_replay_of_a_newer_forget_needs() {
     put(&db, "k1", 1, TEXT).unwrap();
     for _ in 0..4 {
         // Runs that overlap are merged.
-        ["k0", "k9"].map(|key| put(&db, key, 2, TEXT).unwrap());
+        put(&db, "k0", 2, TEXT).unwrap();
+        put(&db, "k9", 2, TEXT).unwrap();
         assert!(db.flush_memtables().unwrap());
     }
     let mut tx = db.begin(Mode::Single, TransactionOptions::default()).unwrap();
