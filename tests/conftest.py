@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 TESTS = Path(__file__).resolve().parent
-sys.path[:0] = [str(TESTS / "support"), str(TESTS / "crash")]
+sys.path[:0] = [str(TESTS / "support"), str(TESTS / "crash"), str(TESTS / "kernel")]
 
 settings.register_profile(
     "default",
