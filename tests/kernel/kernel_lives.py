@@ -12,7 +12,7 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -144,10 +144,13 @@ def opened(talk: Talk, path: str, seed: int, options: Options) -> None:
         tell_error(talk, "open", error)
 
 
-def _for_ever(pause: float) -> Any:
+Chore = Callable[[Any, Path], None]
+
+
+def _for_ever(pause: float) -> Callable[[Chore], Chore]:
     """Makes a chore of one call of it."""
 
-    def decorate(function: Any) -> Any:
+    def decorate(function: Chore) -> Chore:
         def run(db: Any, path: Path) -> None:
             while True:
                 function(db, path)
@@ -194,7 +197,7 @@ def _verify(db: Any, _: Path) -> None:
     db.verify(deep=True)
 
 
-_CHORES: dict[str, Any] = {
+_CHORES: dict[str, Chore] = {
     "drain": _for_ever(0.005)(lambda db, _: db.drain()),
     "flush": _for_ever(0.001)(lambda db, _: db.flush()),
     "seal": _for_ever(0.003)(lambda db, _: db.drain("points", "embeddings")),

@@ -143,7 +143,7 @@ class Bench:
                 yield f"wrong: an error of no type: {error}"
         if not injection.hit and told.errors:
             yield f"wrong: nothing was struck, and yet: {told.errors[:3]}"
-        failed = [place for place, line in enumerate(lines) if " failed " in f"{line} "]
+        failed = [n for n, line in enumerate(lines) if line.startswith("! commit FailedError")]
         later = lines[failed[0] :] if failed else []
         if any(line.startswith("+") for line in later) and self.script != "recover":
             yield "wrong: a commit was acknowledged behind a FailedError"
