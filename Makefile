@@ -80,6 +80,8 @@ bench-full: setup ## every benchmark with 1,000,000 memories, as the published t
 crash: setup ## every crash test at full depth
 	WAFERDB_CRASH=full $(ENGINE) --test '*crash*' -- --nocapture
 	WAFERDB_CRASH=full $(PY) -m pytest tests/crash
+	WAFERDB_CRASH=full WAFERDB_KILLS=1000 WAFERDB_CUTS_EXT4=1000 WAFERDB_CUTS_XFS=200 \
+		WAFERDB_SYSCALLS=all WAFERDB_INTERRUPTIONS=100 $(PY) -m pytest -s -rs tests/kernel
 
 # libFuzzer's instrumentation is behind unstable flags; RUSTC_BOOTSTRAP lets the stable compiler
 # take them. It also needs g++.

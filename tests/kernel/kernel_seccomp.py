@@ -98,11 +98,11 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.POINTER(_Instruction)))
 
 
-def under_filter(talk: Talk, function: str, *arguments: Any, channel: int) -> None:
-    """Runs `module:function(talk, …)` with its system calls told to whoever holds `channel`."""
+def under_filter(talk: Talk, call: str, function: str, *arguments: Any, channel: int) -> None:
+    """Runs `module:function(talk, …)`; `channel` is told of each such `call`, or of all."""
     import importlib
 
-    numbers = sorted(_NUMBERS.values())
+    numbers = [_NUMBERS[call]] if call else sorted(_NUMBERS.values())
     last = len(numbers)
     program = (_Instruction * (last + 3))(
         _Instruction(0x20, 0, 0, 0),  # the call's number
@@ -249,7 +249,11 @@ def supervised(
     with mine:
         with theirs:
             started = server.start(
-                "kernel_seccomp:under_filter", function, *arguments, channel=theirs.fileno()
+                "kernel_seccomp:under_filter",
+                injection.call,
+                function,
+                *arguments,
+                channel=theirs.fileno(),
             )
         with started as child:
             data, fds, _, _ = socket.recv_fds(mine, 1, 1)
