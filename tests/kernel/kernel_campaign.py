@@ -7,6 +7,7 @@ machine's.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import random
@@ -35,6 +36,7 @@ class Figures:
 
     name: str
     seed: int
+    wanted: int | None = None
     cycles: int = 0
     databases: int = 0
     acknowledged: int = 0
@@ -42,6 +44,10 @@ class Figures:
     problems: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def done(self) -> bool:
+        return self.wanted is not None and self.cycles >= self.wanted
 
     def __str__(self) -> str:
         lost = sum("lost:" in problem for problem in self.problems)
@@ -140,9 +146,10 @@ def saga(
                 figures.problems += [f"{where}: {problem}" for problem in problems]
             keep = os.environ.get("WAFERDB_KEEP")
             if keep:
-                shutil.copytree(path, Path(keep) / f"{figures.name}-{figures.seed}-{number}")
+                with contextlib.suppress(OSError):
+                    shutil.copytree(path, Path(keep) / f"{figures.name}-{figures.seed}-{number}")
             break
-        if sum(one.standing.values()) > COMMITS_MAX:
+        if sum(one.standing.values()) > COMMITS_MAX or figures.done:
             break
     shutil.rmtree(path, ignore_errors=True)
     shutil.rmtree(path.with_suffix(".copy"), ignore_errors=True)
@@ -154,8 +161,8 @@ def numbers(figures: Figures, cycles: int) -> Iterator[int]:
     if only is not None:
         yield int(only)
         return
-    number = 0
-    while figures.cycles < cycles:
+    number, figures.wanted = 0, cycles
+    while not figures.done:
         yield number
         number += 1
 

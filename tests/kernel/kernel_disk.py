@@ -25,6 +25,7 @@ _SHUTDOWN = 0x8004587D
 LOG_FLUSHED, LOG_LOST = 1, 2
 _IMAGE_BYTES = 320 << 20  # xfs takes no less than 300 MiB
 _UNMOUNT_TRIES = 200
+_MOUNT_TRIES = 600
 _MAKE = {
     "ext4": ("mkfs.ext4", "-q", "-F", "-E", "nodiscard,lazy_itable_init=0", "-J", "size=4"),
     "xfs": ("mkfs.xfs", "-q", "-f", "-K"),
@@ -85,8 +86,24 @@ class Disk:
     def mount(self, options: str = "") -> None:
         """Mounts it, which replays its journal. Raises `OSError`."""
         words = (self._device or self.kind, str(self.place), self.kind)
-        if self._libc.mount(*(word.encode() for word in words), 0, options.encode()):
-            raise OSError(ctypes.get_errno(), f"mount of {self.kind} at {self.place}")
+        for _ in range(_MOUNT_TRIES):
+            if self._libc.mount(*(word.encode() for word in words), 0, options.encode()):
+                raise OSError(ctypes.get_errno(), f"mount of {self.kind} at {self.place}")
+            if self._alive():
+                return
+            # A mount namespace made meanwhile holds what was cut: this is that, not a new mount.
+            self.unmount()
+            time.sleep(0.1)
+        raise OSError(errno.EBUSY, f"{self.place} is held in another mount namespace")
+
+    def _alive(self) -> bool:
+        probe = self.place / "probe"
+        try:
+            probe.touch()
+            probe.unlink()
+        except OSError:
+            return False
+        return True
 
     def unmount(self) -> None:
         """Unmounts it; a killed child may hold it for the moment it takes to end."""
