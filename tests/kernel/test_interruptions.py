@@ -142,7 +142,7 @@ def starved(place: Place, kind: str, room: int, late: bool) -> tuple[list[str], 
 @pytest.mark.parametrize("late", [False, True], ids=["early", "late"])
 def test_few_descriptors_are_a_typed_error_and_lose_nothing(tmp_path: Path, late: bool) -> None:
     with reported("descriptors", f"{REPLAY} -k descriptors") as figures, Server() as server:
-        for number, room in enumerate(range(0, 48, 1 if FULL else 12)):
+        for number, room in enumerate(range(0, 48, 1 if FULL else 16)):
             if number % LIVES_OF_ONE_DATABASE == 0:
                 place = Place(server, tmp_path / f"{number}.wafer", number, figures)
                 figures.databases += 1
@@ -155,7 +155,7 @@ def test_few_descriptors_are_a_typed_error_and_lose_nothing(tmp_path: Path, late
 def test_little_address_space_loses_nothing(tmp_path: Path, late: bool) -> None:
     """Rust ends a process that cannot allocate: what was acknowledged is there even then."""
     with reported("address space", f"{REPLAY} -k address") as figures, Server() as server:
-        for number, room in enumerate(range(0, 200, 4 if FULL else 50)):
+        for number, room in enumerate(range(0, 200, 4 if FULL else 100)):
             if number % LIVES_OF_ONE_DATABASE == 0:
                 place = Place(server, tmp_path / f"{number}.wafer", number, figures)
                 figures.databases += 1

@@ -18,7 +18,7 @@ from kernel_lives import Told
 
 pytestmark = pytest.mark.crash
 
-KILLS = int(os.environ.get("WAFERDB_KILLS", "12"))
+KILLS = int(os.environ.get("WAFERDB_KILLS", "8"))
 WORKERS = 2
 
 

@@ -24,8 +24,8 @@ from kernel_lives import Told
 pytestmark = pytest.mark.crash
 
 CUTS = {
-    "ext4": int(os.environ.get("WAFERDB_CUTS_EXT4", "12")),
-    "xfs": int(os.environ.get("WAFERDB_CUTS_XFS", "6")),
+    "ext4": int(os.environ.get("WAFERDB_CUTS_EXT4", "5")),
+    "xfs": int(os.environ.get("WAFERDB_CUTS_XFS", "3")),
 }
 MOUNTS = {"ext4": ("", "", "data=writeback", "nodelalloc"), "xfs": ("",)}
 
