@@ -205,8 +205,11 @@ def starve(
     def attempt(where: str, work: Any) -> bool:
         try:
             work()
-        except MemoryError:
-            talk("memory", where)  # of the interpreter, which is no business of the engine's
+        except (MemoryError, RuntimeError) as error:
+            # The interpreter's own words for want of memory, also where it can start no thread.
+            if isinstance(error, RuntimeError) and "can't start new thread" not in str(error):
+                tell_error(talk, where, error)
+            talk("memory", where)
             return False
         except Exception as error:  # noqa: BLE001 - told, and judged outside
             tell_error(talk, where, error)

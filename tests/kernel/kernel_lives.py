@@ -92,7 +92,13 @@ def write_on(talk: Talk, db: Any, model: Model, last: int | None = None) -> None
     lazily = False
     while last is None or model.count < last:
         number = model.count
-        receipt = commit(db, model)
+        try:
+            receipt = commit(db, model)
+        except KeyError:
+            # When the log fails, what was not durable is withdrawn: a transaction that begins then
+            # lacks what it builds on. The engine says so itself; otherwise it is a finding.
+            db.flush()
+            raise
         if receipt.durable or number % _FLUSH_EVERY == 0:
             if not receipt.durable:
                 db.flush()

@@ -132,6 +132,7 @@ def starved(place: Place, kind: str, room: int, late: bool) -> tuple[list[str], 
     # One that failed in the interpreter behind the commit may stand.
     bounds = {WRITERS[0]: Bounds(durable, durable + 1)}
     told = place.judge(where, lines, bounds)
+    place.figures.counts["without memory"] += sum(line.startswith("memory") for line in lines)
     for error in told.errors:
         place.figures.counts[error.split()[2]] += 1
         if error.split()[2] == "-":

@@ -148,7 +148,7 @@ class Bench:
         if any(line.startswith("+") for line in later) and self.script != "recover":
             yield "wrong: a commit was acknowledged behind a FailedError"
         if (injection.call in _SYNCS and injection.fault == "EIO" and injection.hit
-                and "/log/" in injection.hit and injection.hit.endswith(".wal")
+                and "/agent.wafer/log/" in injection.hit and injection.hit.endswith(".wal")
                 and not failed and "! open" not in "\n".join(lines)
                 and "! close" not in "\n".join(lines)):  # fmt: skip
             yield f"wrong: the sync of {injection.hit} failed and no write was refused: {lines}"
