@@ -27,6 +27,7 @@ CUTS = {
     "ext4": int(os.environ.get("WAFERDB_CUTS_EXT4", "5")),
     "xfs": int(os.environ.get("WAFERDB_CUTS_XFS", "3")),
 }
+REPLAY = "tests/kernel/test_power_cuts.py"
 MOUNTS = {"ext4": ("", "", "data=writeback", "nodelalloc"), "xfs": ("",)}
 
 
@@ -55,7 +56,12 @@ def test_power_cuts_lose_nothing_acknowledged_in_any_structure(tmp_path: Path, k
         return "log lost" if how == LOG_LOST else "log flushed"
 
     try:
-        with disk, reported(f"power cut of {kind}", f"tests/kernel -k {kind}") as figures:
+        with (
+            disk,
+            reported(
+                f"power cut of {kind}", f"tests/kernel/test_power_cuts.py -k {kind}"
+            ) as figures,
+        ):
             side_by_side(
                 1,
                 lambda server, number: saga(figures, server, disk.place, number, cut, typed),
