@@ -4,8 +4,6 @@
    commits before it, so whoever knows how many commits stand knows the whole content.
 2. Each commit counts itself in the context structure: `standing` reads how many there are.
 3. Writers share no keys, so the content of a database is the union of its writers' models.
-4. Databases of odd seeds forget, those of even seeds have views: both in one is what
-   test_forget_beside_merges.py is about (`TOGETHER`).
 
 The model is plain dicts and knows nothing of how the engine stores anything.
 """
@@ -31,8 +29,6 @@ POINT_DIM = 4
 KEYS = 12
 POINTS = 24
 PROGRESS = "progress"
-# To be set once the views of a forgotten row are told of it, whatever a merge dropped before.
-TOGETHER = False
 _EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
 
 Document = dict[str, Any]
@@ -60,27 +56,14 @@ def digest_of(group: Any) -> Document:
     return {"texts": sorted(row.value["text"] for row in group.rows)}
 
 
-def forgets(seed: int) -> bool:
-    return TOGETHER or seed % 2 == 1
-
-
-def views(seed: int) -> bool:
-    return TOGETHER or seed % 2 == 0
-
-
 class Store(AgentMemory):
-    """The six structures of an agent, rows with a unique field, a graph and captures."""
+    """The six structures of an agent, rows with a unique field, a graph, captures and views."""
 
     session = Cache(ttl="12h")
     people = Rows(indexes=["city", ("city", "age")], unique=["email"])
     journal = Events(capture=["people"])
     points = Vectors(dim=POINT_DIM, metric="l2")
     entities = Graph()
-
-
-class Viewed(Store):
-    """The same with a kept count and with summaries by a function."""
-
     per_topic = View(Count(), source="facts", by="topic")
     digests = View(digest_of, source="facts", by="user", policy=hybrid(max_age="30ms"))
 
@@ -97,7 +80,7 @@ class Options:
     def open(self, path: Path | str, seed: int, **more: Any) -> Store:
         """Opens the database of that seed."""
         given: Any = {**self.__dict__, **more}
-        return (Viewed if views(seed) else Store)(path, embedder=Embedder(), **given)
+        return Store(path, embedder=Embedder(), **given)
 
 
 ROOMY = Options()
@@ -134,7 +117,7 @@ class Model:
         if kind < 0.57:
             return [("delete", key), ("depart", key)]
         if kind < 0.65:
-            return [("forget" if forgets(self.seed) else "delete", key)]
+            return [("forget", key)]
         if kind < 0.75:
             done = [("patch", key, {"age": chance.randrange(90)})] if key in self.people else []
             return [*done, ("say", key, number)]

@@ -160,8 +160,18 @@ fn left(state: &impl Look, view: &View<'_>, key: &[u8]) -> Result<Vec<Place>> {
 
 /// Remembers that a document left a group, until a newer result of that is there.
 fn note_left(state: &impl Change, view: &View<'_>, place: Place, change: &Moved<'_>) -> Result<()> {
-    let mut places = left(state, view, change.key)?;
-    // One place for a group, however often it was left: a span too wide drops a result too many.
+    let mut places = Vec::new();
+    for known in left(state, view, change.key)? {
+        let newer = match state.get(view.results(), &known.group)? {
+            Some(version) => Made::decode(&version.entry.meta)?.input >= known.left,
+            None => false,
+        };
+        if !newer {
+            places.push(known);
+        }
+    }
+    // One place for a group, however often it was left since: a span too wide drops a result too
+    // many.
     match places.iter_mut().find(|known| known.group == place.group) {
         Some(known) => {
             known.joined = known.joined.min(place.joined);
@@ -171,15 +181,9 @@ fn note_left(state: &impl Change, view: &View<'_>, place: Place, change: &Moved<
     }
     let mut meta = Vec::new();
     for Place { group, joined, left } in places {
-        let newer = match state.get(view.results(), &group)? {
-            Some(version) => Made::decode(&version.entry.meta)?.input >= left,
-            None => false,
-        };
-        if !newer {
-            put_varint(&mut meta, joined);
-            put_varint(&mut meta, left);
-            put_bytes(&mut meta, &group);
-        }
+        put_varint(&mut meta, joined);
+        put_varint(&mut meta, left);
+        put_bytes(&mut meta, &group);
     }
     let entry = (!meta.is_empty()).then(|| Entry::with_meta(meta, Slot::None));
     state.set(view.left(), change.key, entry);
