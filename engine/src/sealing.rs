@@ -64,7 +64,7 @@ struct UnderWay {
 }
 
 enum Stage {
-    Linking(Build),
+    Linking(Box<Build>),
     /// To be written: what fails there is tried again without building it once more.
     Linked(Box<Built>),
     Done,
@@ -127,13 +127,7 @@ impl Shared {
         }
         let linked = match &mut current.stage {
             Stage::Linked(_) | Stage::Done => true,
-            Stage::Linking(build) => match build.step(SLICE_ROWS) {
-                Ok(linked) => linked,
-                Err(error) => {
-                    *under_way = None;
-                    return Err(error);
-                }
-            },
+            Stage::Linking(build) => build.step(SLICE_ROWS),
         };
         if linked {
             let finished = self.finish_seal(&mut under_way);
@@ -187,7 +181,7 @@ impl Shared {
             if let Some(build) = Build::begin(&index, work, self.pipeline.durable())? {
                 index.note_taken(build.taken());
                 let (structure, owner) = (structure.id, Arc::clone(owner));
-                let stage = Stage::Linking(build);
+                let stage = Stage::Linking(Box::new(build));
                 return Ok(Some(UnderWay { structure, owner, index, stage }));
             }
         }
@@ -229,7 +223,7 @@ impl Shared {
             Stage::Linking(build) => match build.finish()? {
                 Ok(built) => Box::new(built),
                 Err(again) => {
-                    under_way.stage = Stage::Linking(again);
+                    under_way.stage = Stage::Linking(Box::new(again));
                     *slot = Some(under_way);
                     return Ok(());
                 }

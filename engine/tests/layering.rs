@@ -56,7 +56,6 @@ const BANS: &[(&str, &[&str])] = &[
     ("rustix::fs", &["engine/src/storage/disk/"]),
     ("memmap2", &["engine/src/storage/disk/"]),
     ("zstd::", &["engine/src/compression/"]),
-    ("usearch", &["engine/src/vector/graph"]),
     ("pyo3", &["engine/_core/"]),
     ("thread::spawn", &["engine/src/scheduler.rs"]),
     ("thread::Builder", &["engine/src/scheduler.rs"]),

@@ -1,34 +1,30 @@
 //! Navigable small-world graphs (HNSW) over vectors that the graph does not hold.
 //!
-//! usearch builds them: it believes that it stores vectors of eight bytes, which are row numbers,
-//! and its metric asks the `Space` that knows them. What it built is taken out as `Links`, and
-//! `walk` searches those.
+//! `Builder` puts rows in one after the other (`insert`); what it made is `Links`, and a `Graph` is
+//! those beside the `Space` that knows the distances. Insertions and searches are the same `walk`.
 //!
-//! 1. One thread adds, in row order; a `Graph` never changes. The native index loses rows when
-//!    threads add at once, and recall when rows are removed and added again.
-//! 2. No panic crosses the native code: `call` holds it and lets it go on behind.
-//! 3. No distance that enters it is NaN or infinite: it is compiled to believe in neither.
-//! 4. It reads only bytes that `native` made from checked `Links`.
+//! 1. One thread adds, in row order, and which links come out follows from the space alone; a
+//!    `Graph` never changes.
+//! 2. No distance that enters is NaN or infinite.
+//! 3. Rows that no search is sure to find are told when a graph is finished.
 
-mod call;
+mod insert;
 #[cfg(test)]
 mod measure;
-mod native;
 #[cfg(test)]
 mod tests;
 mod walk;
 
-use std::fmt::Display;
 use std::sync::Arc;
 
-use usearch::{Index, IndexOptions, MetricKind, ScalarKind};
-
-use self::call::{Host, ROW_BYTES, row_value};
-use super::links::{DEGREE, Links, ROWS_MAX};
+use self::insert::Growing;
+use self::walk::{Neighbors, Walk};
+use super::links::{Links, ROWS_MAX};
 use crate::error::{Error, Result};
 
 /// How many candidates an insertion looks at: docs/decisions/0007-vector-graphs.md.
 const BREADTH_ADD: usize = 96;
+
 /// What a graph asks about the vectors it links. Distances are finite.
 pub trait Space: Send + Sync + 'static {
     type Query: Sync;
@@ -87,12 +83,14 @@ impl<S: Space> Graph<S> {
 
 /// A graph under construction, by one thread, in steps; rows 0..rows are added in order.
 ///
-/// The space is asked about two rows at a time, so what it panics with comes out of `step`. After
-/// that the builder is good for nothing.
-pub struct Builder<S: Space> {
-    index: Index,
-    host: Arc<Host<S>>,
+/// What the space panics with comes out of `step`; after that the builder is good for nothing.
+pub struct Builder<S> {
+    space: Arc<S>,
+    growing: Growing,
+    walk: Walk,
     rows: u32,
+    /// A row is half in.
+    is_broken: bool,
 }
 
 impl<S: Space> Builder<S> {
@@ -108,63 +106,30 @@ impl<S: Space> Builder<S> {
                 links.rows()
             )));
         }
-        let host = Arc::new(Host::new(space));
-        let index = open(&host, links, rows)?;
-        Ok(Self { index, host, rows })
+        let growing = Growing::of(links, rows);
+        Ok(Self { space, growing, walk: Walk::default(), rows, is_broken: false })
     }
 
     /// Adds up to `count` rows; true when all are there.
-    pub fn step(&mut self, count: u32) -> Result<bool> {
-        let next = self.index.size() as u32;
+    pub fn step(&mut self, count: u32) -> bool {
+        self.step_with(count, BREADTH_ADD)
+    }
+
+    fn step_with(&mut self, count: u32, breadth: usize) -> bool {
+        assert!(!self.is_broken, "a build goes on after its panic");
+        self.is_broken = true;
+        let next = self.growing.rows();
         let end = self.rows.min(next.saturating_add(count));
-        for row in next..end {
-            let added = self.index.add(u64::from(row), &row_value(row));
-            self.host.resume_panic();
-            added.map_err(|cause| refused("add to", cause))?;
-        }
-        Ok(end == self.rows)
+        (next..end).for_each(|_| self.growing.insert(&*self.space, &mut self.walk, breadth));
+        self.is_broken = false;
+        end == self.rows
     }
 
     /// The graph, and those of its rows that no search is sure to find (`Links::unreached`). Rows
     /// that were not added yet are in neither.
     pub fn finish(self) -> Result<(Graph<S>, Vec<u32>)> {
-        let links = native::links_of(&self.index)?;
+        let links = self.growing.links()?;
         let unreached = links.unreached();
-        Ok((Graph::new(Arc::clone(self.host.space()), links), unreached))
+        Ok((Graph::new(self.space, links), unreached))
     }
-}
-
-/// A native index with these links, room for `rows` and a context for the one thread that adds.
-fn open<S: Space>(host: &Arc<Host<S>>, links: &Links, rows: u32) -> Result<Index> {
-    let failed = |cause| refused("open", cause);
-    let mut index = Index::new(&options()).map_err(failed)?;
-    if links.rows() > 0 {
-        index.load_from_buffer(&native::buffer_of(links)).map_err(failed)?;
-    }
-    index.reserve_capacity_and_threads(rows as usize, 1).map_err(failed)?;
-    // Loading puts a metric of its own in place; setting ours twice would leak the first.
-    let host = Arc::clone(host);
-    index.change_metric::<i8>(Box::new(move |a, b| {
-        // SAFETY: the native index hands on what it was given: a row's value.
-        unsafe { host.distance(a, b) }
-    }));
-    Ok(index)
-}
-
-fn options() -> IndexOptions {
-    IndexOptions {
-        dimensions: ROW_BYTES,
-        // Names that leave the bytes alone; neither is used to compute anything.
-        metric: MetricKind::L2sq,
-        quantization: ScalarKind::I8,
-        connectivity: DEGREE,
-        expansion_add: BREADTH_ADD,
-        expansion_search: BREADTH_ADD,
-        multi: false,
-    }
-}
-
-/// What the native index says when it cannot have the memory it needs.
-fn refused(what: &str, cause: impl Display) -> Error {
-    Error::limit(format!("cannot {what} the vector graph: {cause}"))
 }

@@ -84,7 +84,7 @@ impl Build {
     }
 
     /// Links up to `count` rows more; `true` when all are.
-    pub fn step(&mut self, count: u32) -> Result<bool> {
+    pub fn step(&mut self, count: u32) -> bool {
         self.builder.step(count)
     }
 

@@ -44,7 +44,7 @@ pub fn links(input: &[u8]) {
 /// A sound encoding, for seeds.
 pub fn sound(rows: u32) -> Vec<u8> {
     let mut builder = Builder::new(Arc::new(Line), rows).expect("there is memory");
-    assert!(builder.step(rows).expect("there is memory"));
+    assert!(builder.step(rows));
     let (graph, _) = builder.finish().expect("there is memory");
     graph.links().encode()
 }
@@ -52,7 +52,7 @@ pub fn sound(rows: u32) -> Vec<u8> {
 fn extended(links: &Links) {
     let rows = links.rows() + 20;
     let mut builder = Builder::extend(links, Arc::new(Line), rows).expect("there is memory");
-    assert!(builder.step(rows).expect("there is memory"));
+    assert!(builder.step(rows));
     let (graph, _) = builder.finish().expect("there is memory");
     assert_eq!(graph.len(), rows as usize);
 }

@@ -129,8 +129,7 @@ fn print_sizes(links: &Links) {
 fn built(space: &Arc<Codes>, rows: usize, breadth: usize) -> Graph<Codes> {
     let (started, wall) = (on_cpu(), Instant::now());
     let mut builder = Builder::new(Arc::clone(space), rows as u32).unwrap();
-    builder.index.change_expansion_add(breadth);
-    while !builder.step(1_000).unwrap() {}
+    while !builder.step_with(1_000, breadth) {}
     let (building, wall) = (on_cpu() - started, wall.elapsed());
     let started = Instant::now();
     let (graph, unreached) = builder.finish().unwrap();

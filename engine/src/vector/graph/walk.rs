@@ -12,36 +12,39 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::{Accepts, Space};
-use crate::vector::links::{DEGREE, Links};
+use crate::vector::links::Links;
 
 /// A row and its distance, ordered by (distance, row).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Near(u64);
+pub(super) struct Near(u64);
 
 impl Near {
-    fn new(distance: f32, row: u32) -> Self {
+    pub(super) fn new(distance: f32, row: u32) -> Self {
         let bits = distance.to_bits();
         // As integers, negative floats are ordered backwards.
         let key = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
         Self(u64::from(key) << 32 | u64::from(row))
     }
 
-    fn row(self) -> u32 {
+    pub(super) fn row(self) -> u32 {
         self.0 as u32
     }
 
-    fn distance(self) -> f32 {
+    pub(super) fn distance(self) -> f32 {
         let key = (self.0 >> 32) as u32;
         f32::from_bits(if key >> 31 == 1 { key & !(1 << 31) } else { !key })
     }
 }
 
 /// Rows that were come to.
+#[derive(Default)]
 struct Seen(Vec<u64>);
 
 impl Seen {
-    fn none_of(rows: u32) -> Self {
-        Self(vec![0; (rows as usize).div_ceil(64)])
+    /// None of so many.
+    fn clear(&mut self, rows: u32) {
+        self.0.clear();
+        self.0.resize((rows as usize).div_ceil(64), 0);
     }
 
     /// Whether it was not seen before.
@@ -51,6 +54,20 @@ impl Seen {
         *word |= bit;
         is_new
     }
+}
+
+/// Whose neighbours are walked.
+pub(super) trait Neighbors {
+    fn rows(&self) -> u32;
+
+    fn entry(&self) -> u32;
+
+    fn level(&self, row: u32) -> u8;
+
+    fn neighbors(&self, row: u32, level: u8) -> &[u32];
+
+    /// A row's neighbours on level 0 will soon be asked for.
+    fn prefetch(&self, row: u32);
 }
 
 /// Up to `ef` nearest rows that `accepts`, ascending by (distance, row).
@@ -64,63 +81,122 @@ pub(super) fn search<S: Space>(
     if ef == 0 || links.rows() == 0 {
         return Vec::new();
     }
-    let start = descend(space, links, query);
-    let accepts = |row: u32| accepts.is_none_or(|accepts| accepts(row));
-    let mut seen = Seen::none_of(links.rows());
-    let mut waiting = BinaryHeap::from([Reverse(start)]);
-    let mut best = BinaryHeap::with_capacity(ef + 1);
-    seen.add(start.row());
-    if accepts(start.row()) {
-        best.push(start);
-    }
-    let mut fresh = Vec::with_capacity(2 * DEGREE);
-    while let Some(Reverse(next)) = waiting.pop() {
-        let full = best.len() >= ef;
-        if full && best.peek().is_some_and(|farthest| next > *farthest) {
-            break;
-        }
-        fresh.clear();
-        for row in links.neighbors(next.row(), 0).iter().filter(|row| seen.add(**row)) {
-            space.prefetch(*row);
-            fresh.push(*row);
-        }
-        if let Some(Reverse(after)) = waiting.peek() {
-            links.prefetch(after.row());
-        }
-        for row in &fresh {
-            let near = Near::new(space.near(query, *row), *row);
-            if best.len() >= ef && best.peek().is_some_and(|farthest| near > *farthest) {
-                continue;
-            }
-            waiting.push(Reverse(near));
-            if accepts(*row) {
-                best.push(near);
-                if best.len() > ef {
-                    best.pop();
-                }
-            }
-        }
-    }
-    let sorted = best.into_sorted_vec().into_iter();
-    sorted.map(|near| (near.distance(), near.row())).collect()
+    let measure = |row| space.near(query, row);
+    let start = descend(space, links, 0, measure);
+    let mut walk = Walk::default();
+    let found = walk.around(space, links, (0, start), ef, measure, accepts);
+    found.iter().map(|near| (near.distance(), near.row())).collect()
 }
 
-/// The row of the upper levels where no neighbour is nearer, level by level.
-fn descend<S: Space>(space: &S, links: &Links, query: &S::Query) -> Near {
-    let entry = links.entry();
-    let mut nearest = Near::new(space.near(query, entry), entry);
-    for level in (1..=links.level(entry)).rev() {
+/// The row above `level` where no neighbour is nearer, level by level.
+pub(super) fn descend<S: Space, N: Neighbors>(
+    space: &S,
+    links: &N,
+    level: u8,
+    measure: impl Fn(u32) -> f32,
+) -> Near {
+    let near = |row| Near::new(measure(row), row);
+    let mut nearest = near(links.entry());
+    for level in (level + 1..=links.level(nearest.row())).rev() {
         loop {
             let neighbors = links.neighbors(nearest.row(), level);
             neighbors.iter().for_each(|row| space.prefetch(*row));
-            let near = neighbors.iter().map(|row| Near::new(space.near(query, *row), *row)).min();
-            match near {
+            match neighbors.iter().map(|row| near(*row)).min() {
                 Some(near) if near < nearest => nearest = near,
                 _ => break,
             }
         }
     }
     nearest
+}
+
+/// A walk of one level; what it needs is kept for the next.
+#[derive(Default)]
+pub(super) struct Walk {
+    seen: Seen,
+    waiting: BinaryHeap<Reverse<Near>>,
+    best: BinaryHeap<Near>,
+    fresh: Vec<u32>,
+    found: Vec<Near>,
+}
+
+impl Walk {
+    /// Up to `ef` nearest rows of a level that `accepts`, ascending, walking from `start`.
+    pub(super) fn around<S: Space, N: Neighbors>(
+        &mut self,
+        space: &S,
+        links: &N,
+        (level, start): (u8, Near),
+        ef: usize,
+        measure: impl Fn(u32) -> f32,
+        accepts: Accepts<'_>,
+    ) -> &[Near] {
+        let Self { seen, waiting, best, fresh, found } = self;
+        let accepts = |row: u32| accepts.is_none_or(|accepts| accepts(row));
+        seen.clear(links.rows());
+        seen.add(start.row());
+        waiting.clear();
+        waiting.push(Reverse(start));
+        best.clear();
+        if accepts(start.row()) {
+            best.push(start);
+        }
+        while let Some(Reverse(next)) = waiting.pop() {
+            let full = best.len() >= ef;
+            if full && best.peek().is_some_and(|farthest| next > *farthest) {
+                break;
+            }
+            fresh.clear();
+            for row in links.neighbors(next.row(), level).iter().filter(|row| seen.add(**row)) {
+                space.prefetch(*row);
+                fresh.push(*row);
+            }
+            if level == 0
+                && let Some(Reverse(after)) = waiting.peek()
+            {
+                links.prefetch(after.row());
+            }
+            for row in &*fresh {
+                let near = Near::new(measure(*row), *row);
+                if best.len() >= ef && best.peek().is_some_and(|farthest| near > *farthest) {
+                    continue;
+                }
+                waiting.push(Reverse(near));
+                if accepts(*row) {
+                    best.push(near);
+                    if best.len() > ef {
+                        best.pop();
+                    }
+                }
+            }
+        }
+        found.clear();
+        found.extend(best.drain());
+        found.sort_unstable();
+        found
+    }
+}
+
+impl Neighbors for Links {
+    fn rows(&self) -> u32 {
+        self.rows()
+    }
+
+    fn entry(&self) -> u32 {
+        self.entry()
+    }
+
+    fn level(&self, row: u32) -> u8 {
+        self.level(row)
+    }
+
+    fn neighbors(&self, row: u32, level: u8) -> &[u32] {
+        self.neighbors(row, level)
+    }
+
+    fn prefetch(&self, row: u32) {
+        self.prefetch(row);
+    }
 }
 
 #[cfg(test)]
