@@ -489,7 +489,9 @@ impl Snapshot<'_> {
         }
         let durable = self.store.durable();
         let read = |slot: &Slot| self.store.values.recent(slot);
-        let reader = vectors::Reader { read: &read, metric: searchable.metric(), durable };
+        let prefetch = |slot: &Slot| self.store.values.prefetch(slot);
+        let metric = searchable.metric();
+        let reader = vectors::Reader { read: &read, prefetch: &prefetch, metric, durable };
         let hits = index.search(&probe, &reader)?;
         // What this snapshot sees may have left memory meanwhile.
         if self.lsn < index.cold() {

@@ -23,7 +23,7 @@ use std::ops::Range;
 
 use super::{Metric, refused};
 use crate::error::Result;
-pub(in crate::vector) use kernels::prefetch;
+pub use kernels::prefetch;
 use kernels::{Kernel, Line};
 
 /// Rows whose sums one call of a kernel computes in a scan.

@@ -1,14 +1,15 @@
 //! Navigable small-world graphs (HNSW) over vectors that the graph does not hold.
 //!
-//! `Builder` puts rows in one after the other (`insert`); what it made is `Links`, and a `Graph` is
-//! those beside the `Space` that knows the distances. Insertions and searches are the same `walk`.
+//! `Builder` puts rows in one after the other (`insert`), a `Graph` searches what it made. Both are
+//! a `walk` of `lists` of neighbours; the `Space` beside them knows the distances. Files have the
+//! lists as `Links`.
 //!
-//! 1. One thread adds, in row order, and which links come out follows from the space alone; a
-//!    `Graph` never changes.
+//! 1. One thread adds, in row order; a `Graph` never changes, so any number of threads search it.
 //! 2. No distance that enters is NaN or infinite.
 //! 3. Rows that no search is sure to find are told when a graph is finished.
 
 mod insert;
+mod lists;
 #[cfg(test)]
 mod measure;
 #[cfg(test)]
@@ -17,8 +18,9 @@ mod walk;
 
 use std::sync::Arc;
 
-use self::insert::Growing;
-use self::walk::{Neighbors, Walk};
+use self::insert::insert;
+use self::lists::Lists;
+use self::walk::Walk;
 use super::links::{Links, ROWS_MAX};
 use crate::error::{Error, Result};
 
@@ -38,18 +40,32 @@ pub trait Space: Send + Sync + 'static {
 }
 
 /// Which rows a search may return.
-pub type Accepts<'a> = Option<&'a (dyn Fn(u32) -> bool + Sync)>;
+pub trait Accept: Sync {
+    fn accepts(&self, row: u32) -> bool;
+
+    /// A row will soon be asked about, perhaps.
+    fn prefetch(&self, _row: u32) {}
+}
+
+impl<F: Fn(u32) -> bool + Sync> Accept for F {
+    fn accepts(&self, row: u32) -> bool {
+        self(row)
+    }
+}
+
+/// `None`: any row.
+pub type Accepts<'a> = Option<&'a dyn Accept>;
 
 /// Immutable; any number of threads may search.
 pub struct Graph<S> {
     space: Arc<S>,
-    links: Links,
+    lists: Lists,
 }
 
 impl<S: Space> Graph<S> {
     /// The space holds all rows of the links.
-    pub fn new(space: Arc<S>, links: Links) -> Self {
-        Self { space, links }
+    pub fn new(space: Arc<S>, links: &Links) -> Self {
+        Self { space, lists: Lists::of(links, links.rows()) }
     }
 
     pub fn space(&self) -> &Arc<S> {
@@ -57,7 +73,7 @@ impl<S: Space> Graph<S> {
     }
 
     pub fn len(&self) -> usize {
-        self.links.rows() as usize
+        self.lists.rows() as usize
     }
 
     pub fn is_empty(&self) -> bool {
@@ -68,16 +84,17 @@ impl<S: Space> Graph<S> {
     /// number and the breadth of the search. Rejected rows are walked through but take no place, so
     /// a filter that accepts fewer than `ef` rows walks the whole graph.
     pub fn search(&self, query: &S::Query, ef: usize, accepts: Accepts<'_>) -> Vec<(f32, u32)> {
-        walk::search(&*self.space, &self.links, query, ef, accepts)
+        walk::search(&*self.space, &self.lists, query, ef, accepts)
     }
 
-    pub fn links(&self) -> &Links {
-        &self.links
+    /// What a file has of it.
+    pub fn links(&self) -> Links {
+        self.lists.links()
     }
 
     /// Of the graph alone; the space has its own.
     pub fn memory_bytes(&self) -> usize {
-        self.links.memory_bytes()
+        self.lists.memory_bytes()
     }
 }
 
@@ -86,7 +103,7 @@ impl<S: Space> Graph<S> {
 /// What the space panics with comes out of `step`; after that the builder is good for nothing.
 pub struct Builder<S> {
     space: Arc<S>,
-    growing: Growing,
+    lists: Lists,
     walk: Walk,
     rows: u32,
     /// A row is half in.
@@ -106,8 +123,8 @@ impl<S: Space> Builder<S> {
                 links.rows()
             )));
         }
-        let growing = Growing::of(links, rows);
-        Ok(Self { space, growing, walk: Walk::default(), rows, is_broken: false })
+        let lists = Lists::of(links, rows);
+        Ok(Self { space, lists, walk: Walk::default(), rows, is_broken: false })
     }
 
     /// Adds up to `count` rows; true when all are there.
@@ -118,18 +135,19 @@ impl<S: Space> Builder<S> {
     fn step_with(&mut self, count: u32, breadth: usize) -> bool {
         assert!(!self.is_broken, "a build goes on after its panic");
         self.is_broken = true;
-        let next = self.growing.rows();
+        let next = self.lists.rows();
         let end = self.rows.min(next.saturating_add(count));
-        (next..end).for_each(|_| self.growing.insert(&*self.space, &mut self.walk, breadth));
+        let Self { space, lists, walk, .. } = self;
+        (next..end).for_each(|_| insert(&**space, lists, walk, breadth));
         self.is_broken = false;
         end == self.rows
     }
 
     /// The graph, and those of its rows that no search is sure to find (`Links::unreached`). Rows
     /// that were not added yet are in neither.
-    pub fn finish(self) -> Result<(Graph<S>, Vec<u32>)> {
-        let links = self.growing.links()?;
-        let unreached = links.unreached();
-        Ok((Graph::new(self.space, links), unreached))
+    pub fn finish(self) -> (Graph<S>, Vec<u32>) {
+        let Self { space, lists, .. } = self;
+        let unreached = lists.links().unreached();
+        (Graph { space, lists }, unreached)
     }
 }

@@ -23,7 +23,6 @@ mod tests;
 use std::ops::Range;
 
 use self::bits::{BitReader, BitWriter};
-use super::codes::prefetch;
 use crate::codec::Decoder;
 use crate::error::{Error, Result};
 
@@ -75,14 +74,6 @@ impl Links {
     pub fn neighbors(&self, row: u32, level: u8) -> &[u32] {
         let list = self.lists(row).start + usize::from(level);
         &self.neighbors[self.ends[list] as usize..self.ends[list + 1] as usize]
-    }
-
-    /// A row's neighbours on level 0 will soon be asked for.
-    #[inline]
-    pub fn prefetch(&self, row: u32) {
-        let list = self.neighbors(row, 0);
-        // Two lines hold them.
-        [list.first(), list.last()].into_iter().flatten().for_each(prefetch);
     }
 
     /// Links of all rows on all levels.

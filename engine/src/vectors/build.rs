@@ -72,7 +72,7 @@ impl Build {
         let codes = Arc::new(codes);
         let rows = versions.len() as u32;
         let builder = match carried.as_ref().and_then(|segment| segment.graph.as_ref()) {
-            Some(graph) => Builder::extend(graph.links(), Arc::clone(&codes), rows)?,
+            Some(graph) => Builder::extend(&graph.links(), Arc::clone(&codes), rows)?,
             None => Builder::new(Arc::clone(&codes), rows)?,
         };
         Ok(Some(Self { old, codes, versions, builder, attempts: 1, cause }))
@@ -91,7 +91,7 @@ impl Build {
     /// The segment, or the build once more from the beginning where its graph is of no use.
     pub fn finish(self) -> Result<Result<Built, Self>> {
         let Self { old, codes, versions, builder, attempts, cause } = self;
-        let (graph, strays) = builder.finish()?;
+        let (graph, strays) = builder.finish();
         let is_sound = strays.len() * STRAYS_SHARE <= versions.len();
         if !is_sound && attempts < ATTEMPTS {
             let builder = Builder::new(Arc::clone(&codes), versions.len() as u32)?;
@@ -119,7 +119,7 @@ impl Built {
     pub fn contents(&self) -> Contents {
         let id = |version: &Arc<Version>| RowId::new(version.born, &version.key);
         let rows = self.versions.iter().map(id).collect();
-        let links = self.graph.as_ref().map(|graph| graph.links().clone());
+        let links = self.graph.as_ref().map(Graph::links);
         Contents { rows, strays: self.strays.clone(), links }
     }
 

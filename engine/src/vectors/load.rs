@@ -151,7 +151,7 @@ impl Source<'_> {
         let versions = versions.collect();
         let codes = Arc::new(codes);
         let Contents { strays, links, .. } = contents;
-        let graph = links.map(|links| Graph::new(Arc::clone(&codes), links));
+        let graph = links.map(|links| Graph::new(Arc::clone(&codes), &links));
         Ok(Arc::new(Segment { codes, versions, graph, strays, info: info.clone() }))
     }
 

@@ -17,13 +17,14 @@ use super::index::Index;
 use super::segment::Segment;
 use super::unless_withdrawn;
 use super::version::{Rows, Version};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::log::Lsn;
 use crate::lookup::Accepts;
 use crate::ordered::Slot;
 use crate::storage::bytes::Bytes;
 use crate::vector::codes::{CodedQuery, Codes};
 use crate::vector::distance::{self, Query};
+use crate::vector::graph::{Accept, Graph};
 use crate::vector::nearest::{Hit, Nearest};
 use crate::vector::{self, Search};
 
@@ -37,6 +38,8 @@ const BREADTH_MIN_ROWS: usize = 1 << 16;
 const BREADTH_MORE: usize = 24;
 /// And for each result asked for.
 const BREADTH_EACH: usize = 3;
+/// Of those that are measured exactly, one is asked for while so many before it are measured.
+const AHEAD: usize = 2;
 /// A segment whose codes take no more is scanned: that takes about as long as a walk.
 pub const SCANNED_BYTES: usize = 2 << 20;
 
@@ -161,13 +164,18 @@ impl Shortlist {
         let mut nearest = Nearest::new(self.k);
         own.iter().for_each(|(key, distance)| nearest.offer(*distance, key, || true));
         let mut seen = HashSet::new();
-        for candidate in &self.candidates {
+        let first = self.candidates.iter().take(AHEAD);
+        first.for_each(|candidate| (values.prefetch)(&candidate.version.slot));
+        for (number, candidate) in self.candidates.iter().enumerate() {
             if nearest.farthest().is_some_and(|farthest| candidate.low > farthest) {
                 break;
             }
             // A row may be listed twice while a segment takes another's place.
             if !seen.insert(Arc::as_ptr(&candidate.version)) {
                 continue;
+            }
+            if let Some(later) = self.candidates.get(number + AHEAD) {
+                (values.prefetch)(&later.version.slot);
             }
             let Some(bytes) = values.read(&candidate.version)? else { continue };
             let components = vector::from_bytes(&bytes)?;
@@ -181,6 +189,8 @@ impl Shortlist {
 /// Where the components of versions are read.
 pub struct Reader<'a> {
     pub read: &'a (dyn Fn(&Slot) -> Result<Bytes> + Sync),
+    /// They will soon be read.
+    pub prefetch: &'a (dyn Fn(&Slot) + Sync),
     pub metric: vector::Metric,
     /// What lies above may have been lost by a log that failed since.
     pub durable: Lsn,
@@ -280,28 +290,40 @@ fn scan(
 /// What a segment's graph comes by.
 fn walk(
     segment: &Segment,
-    graph: &crate::vector::graph::Graph<Codes>,
+    graph: &Graph<Codes>,
     query: &CodedQuery,
     probe: &Probe<'_>,
 ) -> Result<Vec<(f32, u32)>> {
-    let failure = parking_lot::Mutex::new(None);
-    let accepts = |row: u32| {
-        let version = &segment.versions[row as usize];
-        if segment.is_stray(row) {
-            return false;
-        }
-        match probe.may_answer(version) {
-            Ok(answers) => answers,
-            Err(error) => {
-                failure.lock().get_or_insert(error);
-                false
-            }
-        }
-    };
-    let found = graph.search(query, probe.breadth(segment.len()), Some(&accepts));
-    match failure.into_inner() {
+    let answering = Answering { segment, probe, failure: parking_lot::Mutex::new(None) };
+    let found = graph.search(query, probe.breadth(segment.len()), Some(&answering));
+    match answering.failure.into_inner() {
         Some(error) => Err(error),
         None => Ok(found),
+    }
+}
+
+/// Rows of a segment that may answer.
+struct Answering<'a> {
+    segment: &'a Segment,
+    probe: &'a Probe<'a>,
+    /// Why that could not be said of one.
+    failure: parking_lot::Mutex<Option<Error>>,
+}
+
+impl Accept for Answering<'_> {
+    fn accepts(&self, row: u32) -> bool {
+        if self.segment.is_stray(row) {
+            return false;
+        }
+        self.probe.may_answer(&self.segment.versions[row as usize]).unwrap_or_else(|error| {
+            self.failure.lock().get_or_insert(error);
+            false
+        })
+    }
+
+    /// Versions lie anywhere in memory, as codes do.
+    fn prefetch(&self, row: u32) {
+        self.segment.versions[row as usize].prefetch();
     }
 }
 

@@ -46,7 +46,8 @@ fn search(index: &Index, query: &[f32], k: usize, exact: bool, at: Lsn) -> Vec<H
 fn search_by(index: &Index, query: &[f32], search: Search, at: Lsn) -> Vec<Hit> {
     let pending = Pending::new();
     let probe = Probe { query, search, at, pending: &pending, accepts: None };
-    let reader = Reader { read: &read, metric: index.form.metric, durable: Lsn::MAX };
+    let (metric, durable) = (index.form.metric, Lsn::MAX);
+    let reader = Reader { read: &read, prefetch: &|_| (), metric, durable };
     index.search(&probe, &reader).unwrap()
 }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::log::Lsn;
 use crate::ordered::Slot;
-use crate::vector::codes::Codes;
+use crate::vector::codes::{Codes, prefetch};
 
 /// `died` of a version that nothing replaced.
 const LIVE: Lsn = Lsn::MAX;
@@ -48,6 +48,12 @@ impl Version {
     pub fn is_visible(&self, at: Lsn) -> bool {
         let died = self.died();
         self.born <= at && (at < died || died == LIVE)
+    }
+
+    /// Whether it is visible will soon be asked.
+    pub fn prefetch(&self) {
+        prefetch(&self.born);
+        prefetch(&self.died);
     }
 
     pub fn end(&self, lsn: Lsn) {

@@ -32,7 +32,7 @@ pub fn links(input: &[u8]) {
     if rows > ROWS_MAX {
         return;
     }
-    let graph = Graph::new(Arc::new(Line), links.clone());
+    let graph = Graph::new(Arc::new(Line), &links);
     let hits = graph.search(&(rows / 2), rows as usize, None);
     assert!(hits.is_sorted() && hits.iter().all(|&(_, row)| row < rows));
     // As broad as the graph is large, a search finds all that its links lead to.
@@ -45,7 +45,7 @@ pub fn links(input: &[u8]) {
 pub fn sound(rows: u32) -> Vec<u8> {
     let mut builder = Builder::new(Arc::new(Line), rows).expect("there is memory");
     assert!(builder.step(rows));
-    let (graph, _) = builder.finish().expect("there is memory");
+    let (graph, _) = builder.finish();
     graph.links().encode()
 }
 
@@ -53,6 +53,6 @@ fn extended(links: &Links) {
     let rows = links.rows() + 20;
     let mut builder = Builder::extend(links, Arc::new(Line), rows).expect("there is memory");
     assert!(builder.step(rows));
-    let (graph, _) = builder.finish().expect("there is memory");
+    let (graph, _) = builder.finish();
     assert_eq!(graph.len(), rows as usize);
 }

@@ -132,7 +132,7 @@ fn built(space: &Arc<Codes>, rows: usize, breadth: usize) -> Graph<Codes> {
     while !builder.step_with(1_000, breadth) {}
     let (building, wall) = (on_cpu() - started, wall.elapsed());
     let started = Instant::now();
-    let (graph, unreached) = builder.finish().unwrap();
+    let (graph, unreached) = builder.finish();
     println!(
         "breadth {breadth}: {:.0} rows/s of a core ({wall:.1?} by the clock), {} unreached, \
          finish {:?}, {} bytes/row in memory",
@@ -156,7 +156,7 @@ fn links_building_and_searching() {
     let space = Arc::new(Codes::of(&vectors));
     for breadth in [128, 96, 64] {
         let graph = built(&space, rows, breadth);
-        print_sizes(graph.links());
+        print_sizes(&graph.links());
         for ef in [30, 48, 64, 96, 128] {
             print_searches(&graph, &vectors, &queries, &exact, ef);
         }

@@ -72,7 +72,7 @@ fn plain(rows: usize, seed: u64) -> Arc<Plain> {
 fn build<S: Space>(space: &Arc<S>, rows: u32) -> (Graph<S>, Vec<u32>) {
     let mut builder = Builder::new(Arc::clone(space), rows).unwrap();
     while !builder.step(100) {}
-    builder.finish().unwrap()
+    builder.finish()
 }
 
 fn exact(space: &Plain, query: &Vec<f32>, k: usize, accepts: impl Fn(u32) -> bool) -> Vec<u32> {
@@ -128,7 +128,7 @@ fn empty_and_single_graphs_answer() {
     let query = space.row(0).to_vec();
     assert!(empty.is_empty() && unreached.is_empty());
     assert_eq!(empty.search(&query, 10, None), []);
-    assert_eq!(*empty.links(), Links::default());
+    assert_eq!(empty.links(), Links::default());
     let (single, unreached) = build(&space, 1);
     assert_eq!(unreached, [0; 0]);
     assert_eq!(single.search(&query, 0, None), []);
@@ -136,7 +136,7 @@ fn empty_and_single_graphs_answer() {
     assert_eq!(single.search(&query, 10, Some(&|_| false)), []);
     for graph in [empty, single] {
         let links = Links::decode(&graph.links().encode()).unwrap();
-        let again = Graph::new(Arc::clone(&space), links.clone());
+        let again = Graph::new(Arc::clone(&space), &links);
         assert_eq!(again.search(&query, 10, None), graph.search(&query, 10, None));
     }
 }
@@ -193,9 +193,9 @@ fn a_crowd_of_equal_vectors_hides_few() {
 fn an_extended_graph_is_no_worse() {
     let space = plain(2_000, 6);
     let (graph, _) = build(&space, 1_000);
-    let mut builder = Builder::extend(graph.links(), Arc::clone(&space), 2_000).unwrap();
+    let mut builder = Builder::extend(&graph.links(), Arc::clone(&space), 2_000).unwrap();
     while !builder.step(100) {}
-    let (graph, _) = builder.finish().unwrap();
+    let (graph, _) = builder.finish();
     let mut found = 0;
     for row in 0..500 {
         let query = space.row(row).to_vec();
@@ -211,7 +211,7 @@ fn an_extended_graph_is_no_worse() {
 fn a_dropped_graph_frees_its_space() {
     let space = plain(100, 6);
     let (graph, _) = build(&space, 100);
-    let extended = Builder::extend(graph.links(), Arc::clone(&space), 100).unwrap();
+    let extended = Builder::extend(&graph.links(), Arc::clone(&space), 100).unwrap();
     drop((graph, extended));
     assert_eq!(Arc::strong_count(&space), 1);
 }
@@ -224,13 +224,32 @@ fn an_extended_graph_finds_old_and_new() {
     let mut builder = Builder::extend(&links, Arc::clone(&space), 3_000).unwrap();
     assert!(!builder.step(1_000));
     while !builder.step(300) {}
-    let (graph, unreached) = builder.finish().unwrap();
+    let (graph, unreached) = builder.finish();
     assert_eq!((graph.len(), unreached), (3_000, vec![]));
     for row in 0..3_000 {
         assert_eq!(graph.search(&space.row(row).to_vec(), 64, None)[0], (0.0, row));
     }
-    assert!(Builder::extend(graph.links(), Arc::clone(&space), 2_999).is_err());
+    assert!(Builder::extend(&graph.links(), Arc::clone(&space), 2_999).is_err());
     assert!(Builder::new(space, ROWS_MAX + 1).is_err());
+}
+
+/// Levels that were drawn anew with each extension repeated: graphs that grew by a few rows at a
+/// time had next to no upper levels, or next to nothing else.
+#[test]
+fn levels_do_not_repeat_where_a_graph_grows_by_a_few_rows() {
+    let space = plain(1_200, 15);
+    let (whole, _) = build(&space, 1_200);
+    let whole = whole.links();
+    let mut links = Links::default();
+    for rows in (12..=1_200).step_by(12) {
+        let mut builder = Builder::extend(&links, Arc::clone(&space), rows).unwrap();
+        assert!(builder.step(12));
+        links = builder.finish().0.links();
+    }
+    assert!((0..1_200).all(|row| links.level(row) == whole.level(row)));
+    let upper = (0..1_200).filter(|&row| links.level(row) > 0).count();
+    assert!((40..120).contains(&upper), "{upper} of 1,200, where 75 are likely");
+    assert_eq!(links.unreached(), [0; 0]);
 }
 
 #[test]
@@ -238,9 +257,9 @@ fn a_graph_extended_by_nothing_is_the_same() {
     let space = plain(500, 8);
     let (graph, _) = build(&space, 500);
     let links = graph.links();
-    let mut builder = Builder::extend(links, space, 500).unwrap();
+    let mut builder = Builder::extend(&links, space, 500).unwrap();
     assert!(builder.step(0));
-    assert_eq!(builder.finish().unwrap().0.links(), links);
+    assert_eq!(builder.finish().0.links(), links);
 }
 
 #[test]
@@ -325,7 +344,7 @@ fn distances_that_are_no_numbers_do_not_enter() {
     let space = Arc::new(Infinite(AtomicBool::new(false)));
     let (graph, _) = build(&space, 100);
     space.0.store(true, Ordering::Relaxed);
-    let mut builder = Builder::extend(graph.links(), space, 200).unwrap();
+    let mut builder = Builder::extend(&graph.links(), space, 200).unwrap();
     let step = catch_unwind(AssertUnwindSafe(|| builder.step(1)));
     assert_eq!(message(step.unwrap_err()), "a space promises finite distances");
 }
@@ -353,12 +372,12 @@ fn damaged_links_are_refused_or_a_graph() {
         if links.rows() > 300 {
             continue;
         }
-        let graph = Graph::new(Arc::clone(&space), links.clone());
+        let graph = Graph::new(Arc::clone(&space), &links);
         let hits = graph.search(&space.row(1).to_vec(), 300, None);
         assert!(hits.len() <= links.rows() as usize);
         let mut builder = Builder::extend(&links, Arc::clone(&space), 300).unwrap();
         assert!(builder.step(300));
-        builder.finish().unwrap();
+        builder.finish();
     }
     assert!(accepted > 10 && refused > 1_000, "{accepted} accepted, {refused} refused");
 }

@@ -1,9 +1,10 @@
 //! One search: down the upper levels, then along level 0, the nearest first.
 //!
 //! What is nearest so far bounds the walk: it ends when `ef` accepted rows are nearer than whatever
-//! waits. Rejected rows are walked through and take no place. The codes of a row's neighbours are
-//! asked for before the first of them is measured: they lie anywhere in memory, and waiting for
-//! them one by one would be most of the time.
+//! waits. Rejected rows are walked through and take no place. What a row's neighbours are measured
+//! and accepted by is asked for before the first of them is measured, and the list of what is near
+//! enough to be walked to: all of it lies anywhere in memory, and waiting for each in turn would be
+//! most of the time.
 //!
 //! Source: Malkov and Yashunin, "Efficient and robust approximate nearest neighbor search using
 //! hierarchical navigable small world graphs", 2018, algorithms 2 and 5.
@@ -11,8 +12,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use super::lists::Lists;
 use super::{Accepts, Space};
-use crate::vector::links::Links;
 
 /// A row and its distance, ordered by (distance, row).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,50 +57,36 @@ impl Seen {
     }
 }
 
-/// Whose neighbours are walked.
-pub(super) trait Neighbors {
-    fn rows(&self) -> u32;
-
-    fn entry(&self) -> u32;
-
-    fn level(&self, row: u32) -> u8;
-
-    fn neighbors(&self, row: u32, level: u8) -> &[u32];
-
-    /// A row's neighbours on level 0 will soon be asked for.
-    fn prefetch(&self, row: u32);
-}
-
 /// Up to `ef` nearest rows that `accepts`, ascending by (distance, row).
 pub(super) fn search<S: Space>(
     space: &S,
-    links: &Links,
+    lists: &Lists,
     query: &S::Query,
     ef: usize,
     accepts: Accepts<'_>,
 ) -> Vec<(f32, u32)> {
-    if ef == 0 || links.rows() == 0 {
+    if ef == 0 || lists.rows() == 0 {
         return Vec::new();
     }
     let measure = |row| space.near(query, row);
-    let start = descend(space, links, 0, measure);
+    let start = descend(space, lists, 0, measure);
     let mut walk = Walk::default();
-    let found = walk.around(space, links, (0, start), ef, measure, accepts);
+    let found = walk.around(space, lists, (0, start), ef, measure, accepts);
     found.iter().map(|near| (near.distance(), near.row())).collect()
 }
 
 /// The row above `level` where no neighbour is nearer, level by level.
-pub(super) fn descend<S: Space, N: Neighbors>(
+pub(super) fn descend<S: Space>(
     space: &S,
-    links: &N,
+    lists: &Lists,
     level: u8,
     measure: impl Fn(u32) -> f32,
 ) -> Near {
     let near = |row| Near::new(measure(row), row);
-    let mut nearest = near(links.entry());
-    for level in (level + 1..=links.level(nearest.row())).rev() {
+    let mut nearest = near(lists.entry());
+    for level in (level + 1..=lists.level(nearest.row())).rev() {
         loop {
-            let neighbors = links.neighbors(nearest.row(), level);
+            let neighbors = lists.neighbors(nearest.row(), level);
             neighbors.iter().for_each(|row| space.prefetch(*row));
             match neighbors.iter().map(|row| near(*row)).min() {
                 Some(near) if near < nearest => nearest = near,
@@ -110,7 +97,7 @@ pub(super) fn descend<S: Space, N: Neighbors>(
     nearest
 }
 
-/// A walk of one level; what it needs is kept for the next.
+/// What walks of a level need, kept from one to the next.
 #[derive(Default)]
 pub(super) struct Walk {
     seen: Seen,
@@ -122,23 +109,23 @@ pub(super) struct Walk {
 
 impl Walk {
     /// Up to `ef` nearest rows of a level that `accepts`, ascending, walking from `start`.
-    pub(super) fn around<S: Space, N: Neighbors>(
+    pub(super) fn around<S: Space>(
         &mut self,
         space: &S,
-        links: &N,
+        lists: &Lists,
         (level, start): (u8, Near),
         ef: usize,
         measure: impl Fn(u32) -> f32,
         accepts: Accepts<'_>,
     ) -> &[Near] {
         let Self { seen, waiting, best, fresh, found } = self;
-        let accepts = |row: u32| accepts.is_none_or(|accepts| accepts(row));
-        seen.clear(links.rows());
+        let is_wanted = |row: u32| accepts.is_none_or(|accepts| accepts.accepts(row));
+        seen.clear(lists.rows());
         seen.add(start.row());
         waiting.clear();
         waiting.push(Reverse(start));
         best.clear();
-        if accepts(start.row()) {
+        if is_wanted(start.row()) {
             best.push(start);
         }
         while let Some(Reverse(next)) = waiting.pop() {
@@ -147,22 +134,23 @@ impl Walk {
                 break;
             }
             fresh.clear();
-            for row in links.neighbors(next.row(), level).iter().filter(|row| seen.add(**row)) {
+            for row in lists.neighbors(next.row(), level).iter().filter(|row| seen.add(**row)) {
                 space.prefetch(*row);
+                if let Some(accepts) = accepts {
+                    accepts.prefetch(*row);
+                }
                 fresh.push(*row);
-            }
-            if level == 0
-                && let Some(Reverse(after)) = waiting.peek()
-            {
-                links.prefetch(after.row());
             }
             for row in &*fresh {
                 let near = Near::new(measure(*row), *row);
                 if best.len() >= ef && best.peek().is_some_and(|farthest| near > *farthest) {
                     continue;
                 }
+                if level == 0 {
+                    lists.prefetch(*row);
+                }
                 waiting.push(Reverse(near));
-                if accepts(*row) {
+                if is_wanted(*row) {
                     best.push(near);
                     if best.len() > ef {
                         best.pop();
@@ -174,28 +162,6 @@ impl Walk {
         found.extend(best.drain());
         found.sort_unstable();
         found
-    }
-}
-
-impl Neighbors for Links {
-    fn rows(&self) -> u32 {
-        self.rows()
-    }
-
-    fn entry(&self) -> u32 {
-        self.entry()
-    }
-
-    fn level(&self, row: u32) -> u8 {
-        self.level(row)
-    }
-
-    fn neighbors(&self, row: u32, level: u8) -> &[u32] {
-        self.neighbors(row, level)
-    }
-
-    fn prefetch(&self, row: u32) {
-        self.prefetch(row);
     }
 }
 
