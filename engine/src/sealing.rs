@@ -180,6 +180,8 @@ impl Shared {
             self.pipeline.flush()?;
             if let Some(build) = Build::begin(&index, work, self.pipeline.durable())? {
                 index.note_taken(build.taken());
+                // Searches will measure some of them exactly, and not wait for the disk then.
+                self.store.values.will_need(build.sealed_slots());
                 let (structure, owner) = (structure.id, Arc::clone(owner));
                 let stage = Stage::Linking(Box::new(build));
                 return Ok(Some(UnderWay { structure, owner, index, stage }));

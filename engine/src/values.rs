@@ -1,6 +1,8 @@
 //! Values by slot: inline ones at once, stored ones from the log: where a sealed segment is mapped,
 //! else through a bounded cache, which holds them as they were given.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use quick_cache::Weighter;
@@ -87,6 +89,18 @@ impl Values {
         if let Slot::Stored(pointer) = slot {
             self.reader.prefetch(pointer);
         }
+    }
+
+    /// Values that were written past the page cache will be asked for: they are read into it.
+    pub fn will_need<'a>(&self, slots: impl Iterator<Item = &'a Slot>) {
+        let mut ranges: BTreeMap<u64, Range<u64>> = BTreeMap::new();
+        for slot in slots {
+            let Slot::Stored(pointer) = slot else { continue };
+            let end = pointer.offset.saturating_add(pointer.length.into());
+            let range = ranges.entry(pointer.segment).or_insert(pointer.offset..end);
+            *range = range.start.min(pointer.offset)..range.end.max(end);
+        }
+        ranges.into_iter().for_each(|(segment, bytes)| self.reader.will_need(segment, bytes));
     }
 
     /// What a map has is in memory once, in the page cache, where it is found as fast as in this

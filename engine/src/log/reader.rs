@@ -5,6 +5,7 @@
 //! 2. Memory is bounded by one window and one group, whatever a damaged length claims.
 //! 3. Only a sealed segment is mapped; the active one, and one under repair, is read by `pread`.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -240,6 +241,9 @@ pub struct ControlAt {
     pub epoch: u64,
 }
 
+/// The kernel takes no more of a hint than it reads ahead, 128 KiB being its least usual setting.
+const HINT_BYTES: u64 = 128 << 10;
+
 /// Point reads by pointer, checked; shared by every reader of the database.
 #[derive(Clone)]
 pub struct PointReader {
@@ -306,6 +310,13 @@ impl PointReader {
         if let Some(map) = self.segments.sealed_map(pointer.segment) {
             bytes::prefetch(&map, pointer.offset, pointer.length as usize);
         }
+    }
+
+    /// Values between these places of a segment will be asked for.
+    pub fn will_need(&self, segment: u64, bytes: Range<u64>) {
+        let Some(segment) = self.segments.get(segment) else { return };
+        let starts = bytes.clone().step_by(HINT_BYTES as usize);
+        starts.for_each(|start| segment.file.will_need(start..bytes.end.min(start + HINT_BYTES)));
     }
 
     fn value_from<Unsynced: Fn(u64, u64, &mut [u8]) -> bool>(

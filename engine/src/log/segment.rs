@@ -57,7 +57,7 @@ impl Segment {
         let many = (self.header.capacity / PAGE_BYTES / PAGES_TO_A_READ) as u32;
         // Again where it goes on, for one that grows meanwhile.
         if asked >= many && asked.is_power_of_two() {
-            self.file.will_need();
+            self.file.will_need(0..self.header.capacity);
         }
     }
 }

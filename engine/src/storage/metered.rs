@@ -9,6 +9,7 @@
 //! Lengths, names and directories are not counted: what a file system writes for them is its own.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -172,8 +173,8 @@ impl File for MeteredFile {
         Ok(())
     }
 
-    fn will_need(&self) {
-        self.inner.will_need();
+    fn will_need(&self, bytes: Range<u64>) {
+        self.inner.will_need(bytes);
     }
 
     fn map(&self) -> Option<Map> {

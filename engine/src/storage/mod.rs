@@ -11,6 +11,7 @@
 //! 3. Unsynced writes may survive whole, in part, in any order, or not at all.
 //! 4. A failed `sync` says nothing about what is on the medium; the caller must never retry it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -116,8 +117,8 @@ pub trait File: Send + Sync {
         None
     }
 
-    /// All of the file will be read soon: what can be done to have it in memory by then is.
-    fn will_need(&self) {}
+    /// These bytes will be read soon: what can be done to have them in memory by then is.
+    fn will_need(&self, _bytes: Range<u64>) {}
 }
 
 /// Reads exactly `into.len()` bytes, or says how short the file is.

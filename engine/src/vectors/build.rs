@@ -12,6 +12,7 @@ use super::segment::Segment;
 use super::version::{Rows, Version};
 use crate::error::Result;
 use crate::log::Lsn;
+use crate::ordered::Slot;
 use crate::storage::Cause;
 use crate::vector::codes::Codes;
 use crate::vector::file::{Contents, GraphInfo, RowId};
@@ -81,6 +82,12 @@ impl Build {
     /// Rows of the tail that it has taken up.
     pub fn taken(&self) -> usize {
         self.old.closed.iter().map(|rows| rows.len()).sum()
+    }
+
+    /// Where the components lie of what comes from the tail.
+    pub fn sealed_slots(&self) -> impl Iterator<Item = &Slot> {
+        let rows = self.old.closed.iter().flat_map(|rows| &rows.versions);
+        rows.filter(|version| version.is_live()).map(|version| &version.slot)
     }
 
     /// Links up to `count` rows more; `true` when all are.

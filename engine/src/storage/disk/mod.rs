@@ -15,6 +15,8 @@ mod direct;
 mod lock;
 
 use std::ffi::OsStr;
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -332,9 +334,11 @@ impl File for DiskFile {
         rustix::fs::fdatasync(&self.descriptor).map_err(|errno| self.failed("sync", errno))
     }
 
-    fn will_need(&self) {
-        // A hint: where it is not taken, the file is read as it is asked for.
-        let _ = rustix::fs::fadvise(&self.descriptor, 0, None, rustix::fs::Advice::WillNeed);
+    fn will_need(&self, bytes: Range<u64>) {
+        let Some(length) = NonZeroU64::new(bytes.end.saturating_sub(bytes.start)) else { return };
+        let advice = rustix::fs::Advice::WillNeed;
+        // A hint: where it is not taken, the bytes are read as they are asked for.
+        let _ = rustix::fs::fadvise(&self.descriptor, bytes.start, Some(length), advice);
     }
 
     /// `None` also where the kernel refuses: the file is then read like any other.
