@@ -19,6 +19,7 @@ use crate::materialised::Materialised;
 use crate::ordered::merge::{self, Keep, Target};
 use crate::ordered::run::{self, BlockCache, Run, RunInfo};
 use crate::ordered::{Entry, MASKS, Ordered};
+use crate::sabotage::{Bug, is_planted};
 use crate::schema::{Kind, Structure, StructureId};
 use crate::storage::{Cause, File, Open, Storage};
 use crate::store::{Catalog, Store};
@@ -195,6 +196,7 @@ impl<'a> Rules<'a> {
         // What a cache of bounded capacity evicts must follow from the log alone.
         let expired =
             |tree: u16, entry: &Entry| fleeting && tree == 0 && cache::has_expired(entry, now);
+        let bottom = bottom || is_planted(Bug::MergeDropsTombstoneEarly);
         work(&Keep { floor, bottom, mask: &mask, expired: &expired })
     }
 }
@@ -221,10 +223,11 @@ pub fn write_sealed(files: &Files, store: &Store, catalog: &Catalog, upto: Lsn) 
         let runs = write_one(files, &known.ordered, structure.id, known.applied(), &rules)?;
         written.runs.push((&known.ordered, runs));
     }
-    let mut all = written.runs.iter().flat_map(|(_, runs)| runs.iter().flatten());
+    let all = written.runs.iter().flat_map(|(_, runs)| runs.iter().flatten());
     let wrote = all.clone().next().is_some();
-    all.try_for_each(|run| run.file.sync())?;
-    if wrote {
+    let late = is_planted(Bug::CheckpointBeforeFilesSynced);
+    all.filter(|_| !late).try_for_each(|run| run.file.sync())?;
+    if wrote && !late {
         files.sync_names()?;
     }
     for (ordered, runs) in std::mem::take(&mut written.runs) {

@@ -11,6 +11,7 @@ pub mod latency;
 pub mod limits;
 pub mod options;
 pub mod parallel;
+pub mod sabotage;
 pub mod storage;
 
 // The log and the way of a commit.

@@ -28,6 +28,7 @@ use crate::lookup::{Among, Change, Look, Nearby, Operation, Page, Tree};
 use crate::materialised::{Held, Materialised};
 use crate::merge_iterator::{self, Side};
 use crate::ordered::{Direction, Entry, Item, Ordered, Range, Slot, Version};
+use crate::sabotage::{Bug, is_planted};
 use crate::schema::{Kind, Schema, Structure, StructureId};
 use crate::snapshot::{Pin, Snapshots};
 use crate::storage::Storage;
@@ -205,6 +206,7 @@ impl Store {
     /// versions dropped step by step; the floor that holds.
     pub fn raise_floor(&self, lsn: Lsn) -> Lsn {
         self.snapshots.with_oldest(|oldest| {
+            let oldest = oldest.filter(|_| !is_planted(Bug::UnpinnedSnapshotDuringMerge));
             let lsn = oldest.map_or(lsn, |oldest| oldest.min(lsn));
             self.floor.fetch_max(lsn, Ordering::AcqRel).max(lsn)
         })

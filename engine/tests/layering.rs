@@ -13,7 +13,10 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     (
         "together",
-        &["clock", "codec", "error", "latency", "limits", "options", "parallel", "storage"],
+        &[
+            "clock", "codec", "error", "latency", "limits", "options", "parallel", "sabotage",
+            "storage",
+        ],
     ),
     ("apart", &["log", "propagation"]),
     ("apart", &["audit", "commit", "marker", "ordered", "snapshot", "vector"]),

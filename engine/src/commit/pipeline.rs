@@ -34,6 +34,7 @@ use crate::log::queue::{self, Gate, Group, Queue};
 use crate::log::reader::Expected;
 use crate::log::record::{self, EncodedHead};
 use crate::log::writer::{Segments, Writer};
+use crate::sabotage::{Bug, is_planted};
 use crate::storage::Storage;
 
 /// Bytes that may wait for the writer before an asynchronous committer must wait, too.
@@ -427,6 +428,10 @@ impl Pipeline {
             group
         };
         let _poison = Poison(self);
+        if is_planted(Bug::EagerSeesUndecided) {
+            self.sequence.lock().may_apply = group.last_lsn();
+            self.apply_ready()?;
+        }
         let started = self.clock.monotonic_nanos();
         let written = self.writer.lock().write(&group);
         let ended = self.clock.monotonic_nanos();
@@ -512,8 +517,10 @@ impl Pipeline {
         let flying = sequence.in_flight.as_ref().map_or(0, |group| group.last_lsn());
         let attempted = flying.max(sequence.durable);
         sequence.failure = Some(Failure { cause, attempted });
-        self.visible.fetch_min(sequence.durable, Ordering::AcqRel);
-        self.apply.withdrawn(sequence.durable);
+        if !is_planted(Bug::EagerSeesUndecided) {
+            self.visible.fetch_min(sequence.durable, Ordering::AcqRel);
+            self.apply.withdrawn(sequence.durable);
+        }
         sequence.served = false;
         self.work.notify_all();
         while let Some(group) = sequence.queue.take() {
@@ -718,7 +725,7 @@ struct Poison<'a>(&'a Pipeline);
 
 impl Drop for Poison<'_> {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        if !std::thread::panicking() || is_planted(Bug::LeaderPanicLeavesFollowers) {
             return;
         }
         let mut sequence = self.0.sequence.lock();

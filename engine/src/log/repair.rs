@@ -19,6 +19,7 @@ use super::reader::{Expected, GroupRead, Step, Walker};
 use super::record::Record;
 use super::segment::{self, LOG_DIR, Opened, Segment};
 use crate::error::{Error, ErrorKind, Result};
+use crate::sabotage::{Bug, is_planted};
 use crate::storage::aligned::AlignedBuffer;
 use crate::storage::{Cause, Share, Storage, read_exact_at};
 
@@ -224,7 +225,7 @@ fn judge_tail(
         )),
     };
     let mut later = end;
-    while later < torn_end {
+    while later < torn_end && !is_planted(Bug::FirstBadChecksumIsTheEnd) {
         if let Some(header) = walker.sound_header_at(later)?
             && (later > end || header.group != walker.expected.group)
         {
@@ -250,7 +251,12 @@ pub fn make_durable(storage: &dyn Storage, found: &Found, end: &End) -> Result<(
     if let Some(torn_end) = end.torn_end {
         let active = segment::writable(storage, &found.segments[end.active])?;
         write_zeros(&active, end.offset, torn_end)?;
-        active.file.sync()?;
+        if !is_planted(Bug::TruncationNotDurable) {
+            active.file.sync()?;
+        }
+    }
+    if is_planted(Bug::TruncationNotDurable) {
+        return Ok(());
     }
     if let Some((place, header)) = &end.last {
         rewrite_in_place(storage, found, place, header)?;

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::format::{self, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::error::{Error, Result};
+use crate::sabotage::{Bug, is_planted};
 use crate::storage::aligned::AlignedBuffer;
 use crate::storage::{Cause, File, Map, Open, Share, Storage, read_exact_at};
 
@@ -74,7 +75,9 @@ pub fn create(storage: &dyn Storage, header: SegmentHeader) -> Result<Segment> {
         }
         Err(error) => return Err(error),
     };
-    let made = reserve_and_write(&*file, &header).and_then(|()| storage.sync_dir(LOG_DIR));
+    let made = reserve_and_write(&*file, &header).and_then(|()| {
+        if is_planted(Bug::AckBeforeDirectorySync) { Ok(()) } else { storage.sync_dir(LOG_DIR) }
+    });
     if let Err(error) = made {
         // Nothing refers to the file yet; leaving it would only hold the space.
         drop(file);

@@ -18,6 +18,7 @@ use super::format::{self, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::queue::Group;
 use super::segment::{self, Segment};
 use crate::error::Result;
+use crate::sabotage::{Bug, is_planted};
 use crate::storage::aligned::AlignedBuffer;
 use crate::storage::{Cause, File, Map, Open, Share, Storage};
 
@@ -182,7 +183,9 @@ impl Writer {
         };
         self.ahead.claim(group.end(), self.small_groups())?;
         self.active.file.write_at(bytes, group.offset, &group.shares)?;
-        self.active.file.sync()?;
+        if !is_planted(Bug::AckBeforeSync) {
+            self.active.file.sync()?;
+        }
         self.group_end = group.end();
         if group.seals {
             self.trim(group.end())?;

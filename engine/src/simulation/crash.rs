@@ -71,6 +71,9 @@ impl Run<'_> {
                 self.try_image(image)?;
             }
         }
+        if dice.chance(30) {
+            self.rot(&images[chosen].clone_durable(), dice)?;
+        }
         self.storage = images[chosen].clone();
         let mut again = 0;
         while again < 3 && dice.chance(CUT_AGAIN) {
@@ -109,7 +112,8 @@ impl Run<'_> {
 
     /// Opens and checks one disk, and leaves everything as it was.
     pub(super) fn try_image(&mut self, image: &SimulatedStorage) -> Outcome {
-        let promised = (self.oracle.clone(), self.leaves.clone(), self.gone.clone(), self.required);
+        let promised = (self.oracle.clone(), self.leaves.clone(), self.gone.clone());
+        let durable = (self.settled, self.required);
         let openings = self.openings;
         self.storage = image.clone();
         let told = |Failure(why)| {
@@ -117,7 +121,8 @@ impl Run<'_> {
         };
         self.restart().and_then(|()| self.check_all()).map_err(told)?;
         self.db = None;
-        (self.oracle, self.leaves, self.gone, self.required) = promised;
+        (self.oracle, self.leaves, self.gone) = promised;
+        (self.settled, self.required) = durable;
         self.openings = openings;
         Ok(())
     }
@@ -152,7 +157,7 @@ impl Run<'_> {
         self.gone.extend(lost.iter().map(|commit| commit.txn.clone()));
         self.oracle.cut(lsn);
         self.leaves.split_off(&(lsn + 1));
-        self.required = lsn;
+        self.is_durable(lsn);
         Ok(())
     }
 
@@ -167,7 +172,7 @@ impl Run<'_> {
                 other => return wrong(format!("a failed database stands at {other:?}")),
             };
             // What is still answered is durable.
-            self.required = self.required.max(lsn);
+            self.is_durable(lsn);
             let whole = self.oracle.clone();
             self.oracle.cut(lsn);
             let reader = db.reader_at(lsn).map_err(|error| Failure(format!("{error:?}")))?;

@@ -3,6 +3,7 @@
 use super::dice::Dice;
 use super::run::{Failure, Outcome, Run, same, wrong};
 use super::speaker;
+use super::world::Lsn;
 use crate::error::ErrorKind;
 use crate::log::segment::LOG_DIR;
 use crate::options::Mode as OpenMode;
@@ -27,11 +28,37 @@ impl Run<'_> {
         let disk = self.storage.clone_durable();
         let what = self.spoil(&disk, dice);
         self.remember_files();
-        self.answers_right_or_not(&disk, dice, &what.told)
+        // The one damage that leaves a whole database, of an earlier day.
+        let older = what.told.ends_with("an older copy");
+        let least = if older { 0 } else { self.oracle.lsn() };
+        self.answers_right_or_not(&disk, dice, least)
             .and_then(|()| if what.derived { self.is_made_good(&disk) } else { Ok(()) })
             .map_err(|Failure(why)| Failure(format!("{}: {why}", what.told)))?;
         self.db = None;
         self.open()
+    }
+
+    /// Bits that rot in the log of a database that was not closed. What its last group held may be
+    /// taken for a torn tail; nothing older may.
+    pub(super) fn rot(&mut self, disk: &SimulatedStorage, dice: &Dice) -> Outcome {
+        let logs = disk.paths().into_iter().filter(|path| path.starts_with(LOG_DIR));
+        let logs: Vec<String> = logs.collect();
+        if logs.is_empty() {
+            return Ok(());
+        }
+        let path = dice.pick(&logs).clone();
+        let bytes = disk.read_file(&path).expect("just listed");
+        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        if used == 0 {
+            return Ok(());
+        }
+        let (at, bit) = (dice.below(used), dice.below(8));
+        disk.flip(&path, at as u64, 1 << bit);
+        self.tally.damages += 1;
+        let what = format!("after a power cut bit {bit} of byte {at} of {path} flipped");
+        let least = self.settled;
+        self.answers_right_or_not(disk, dice, least)
+            .map_err(|Failure(why)| Failure(format!("{what}: {why}")))
     }
 
     fn spoil(&self, disk: &SimulatedStorage, dice: &Dice) -> Damage {
@@ -115,7 +142,7 @@ impl Run<'_> {
         &mut self,
         disk: &SimulatedStorage,
         dice: &Dice,
-        what: &str,
+        least: Lsn,
     ) -> Outcome {
         self.tally.states += 1;
         let before = disk.fingerprint();
@@ -130,14 +157,17 @@ impl Run<'_> {
                     _ => Ok(()),
                 };
             }
+            // Its first group may be taken for a creation cut off.
+            Err(error) if least == 0 && error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return wrong(format!("not an error of damage: {error:?}")),
         };
+        if least == 0 && db.schema().structures.is_empty() {
+            return Ok(());
+        }
         let newest = self.oracle.lsn();
         let at = match db.lsn() {
-            Ok(lsn) if lsn == newest => lsn,
-            // The one damage that leaves a whole database, of an earlier day.
-            Ok(lsn) if lsn < newest && what.ends_with("an older copy") => lsn,
-            other => return wrong(format!("the newest LSN is {other:?}, should be {newest}")),
+            Ok(lsn) if (least..=newest).contains(&lsn) => lsn,
+            other => return wrong(format!("the newest LSN is {other:?}, of {least} to {newest}")),
         };
         let whole = self.oracle.clone();
         self.oracle.cut(at);

@@ -47,7 +47,7 @@ impl Run<'_> {
             }
             Action::Flush => {
                 if self.tolerate("flush", db.flush())?.is_some() {
-                    self.required = self.oracle.lsn();
+                    self.is_durable(self.oracle.lsn());
                 }
                 Ok(())
             }
@@ -166,7 +166,7 @@ impl Run<'_> {
         let set = self.db().set_policy(&structure.name, policy);
         match set {
             // The record of a schema is durable, and so is everything before it.
-            Ok(()) => self.required = self.oracle.lsn(),
+            Ok(()) => self.is_durable(self.oracle.lsn()),
             Err(error) if self.is_excused(&error) => {}
             // Not every structure has every policy.
             Err(error) if error.kind() == ErrorKind::Schema => {}
@@ -241,7 +241,7 @@ impl Run<'_> {
         let Some(lsn) = self.tolerate("backup", db.backup(&copy, &mut |_, _| {}))? else {
             return Ok(());
         };
-        self.required = lsn;
+        self.is_durable(lsn);
         if lsn != self.oracle.lsn() {
             return wrong(format!("a backup at {lsn}, not {}", self.oracle.lsn()));
         }
