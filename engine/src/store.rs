@@ -161,7 +161,7 @@ pub struct Store {
     storage: Arc<dyn Storage>,
     database: DatabaseId,
     now: Box<dyn Fn() -> Micros + Send + Sync>,
-    /// Called when a group of commits was applied, under the lock that sequences them.
+    /// Called when a group of commits was applied, under the lock of the applier.
     pub hook: OnceLock<Box<Hook>>,
 }
 
@@ -758,6 +758,9 @@ impl crate::commit::pipeline::Apply for Applier {
 
     fn published(&self, lsn: Lsn) {
         self.0.publish(lsn);
+    }
+
+    fn caught_up(&self) {
         if let Some(hook) = self.0.hook.get() {
             hook(&self.0);
         }

@@ -15,7 +15,7 @@
 //!    creating segments are, and are taken before it, never inside it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -39,8 +39,6 @@ use crate::storage::Storage;
 
 /// Bytes that may wait for the writer before an asynchronous committer must wait, too.
 const UNSYNCED_BYTES_MAX: usize = 16 << 20;
-/// Bounds the wait for siblings where the clock stands still.
-const SIBLING_LOOKS_MAX: u32 = 100_000;
 /// After so many groups of one caller in a row, callers lead themselves again.
 const LONELY_GROUPS: u32 = 4;
 /// Samples of sync time behind the mean that bounds the wait for siblings.
@@ -83,6 +81,8 @@ pub trait Apply: Send + Sync {
     fn withdrawn(&self, durable: Lsn);
     /// Readers see everything up to here from now on.
     fn published(&self, lsn: Lsn);
+    /// What was ready is applied and published.
+    fn caught_up(&self);
 }
 
 pub(super) struct Sequence {
@@ -109,8 +109,10 @@ pub(super) struct Sequence {
     pub(super) last_time: Micros,
     pub(super) last_monotonic: u64,
     pub(super) sync_nanos_mean: u64,
-    /// Callers that waited on the last group: they are known to come back.
+    /// Callers that waited for the last group or behind it: they are known to come back.
     pub(super) siblings: u32,
+    /// So many of them a leader waits for; 0: none does.
+    pub(super) wanted: u32,
     pub(super) watchers: usize,
     pub(super) last_group_at: u64,
     pub(super) idle_recorded: bool,
@@ -129,13 +131,13 @@ pub struct Pipeline {
     pub(super) work: Condvar,
     /// Notified when a leader has put down its office.
     pub(super) settled: Condvar,
+    /// Notified when as many callers have come as a leader waits for.
+    pub(super) gathered: Condvar,
     pub(super) visible: AtomicU64,
     /// Everything before this place, packed, is in the files.
     pub(super) written: AtomicU64,
     /// Highest LSN any caller was told about.
     pub(super) acknowledged: AtomicU64,
-    /// Callers that wait for the oldest group.
-    pub(super) arrived: AtomicU32,
     pub(super) syncs: AtomicU64,
     pub(super) commits: AtomicU64,
     pub(super) latency: Latency,
@@ -193,6 +195,7 @@ impl Pipeline {
                 last_monotonic: monotonic,
                 sync_nanos_mean: 0,
                 siblings: 0,
+                wanted: 0,
                 watchers: 0,
                 last_group_at: monotonic,
                 idle_recorded: true,
@@ -203,11 +206,11 @@ impl Pipeline {
             creating: Mutex::new(()),
             published: Condvar::new(),
             settled: Condvar::new(),
+            gathered: Condvar::new(),
             work: Condvar::new(),
             visible: AtomicU64::new(start.durable),
             written: AtomicU64::new(packed(durable_end.segment, durable_end.offset)),
             acknowledged: AtomicU64::new(start.durable),
-            arrived: AtomicU32::new(0),
             syncs: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             latency: Latency::default(),
@@ -326,7 +329,9 @@ impl Pipeline {
         if !prepared.sync && sequence.may_apply + 1 == lsn {
             sequence.may_apply = lsn;
         }
-        self.arrived.store(sequence.queue.front_waiting(), Ordering::Relaxed);
+        if sequence.wanted > 0 && sequence.queue.front_waiting() >= sequence.wanted {
+            self.gathered.notify_one();
+        }
         let full = sequence.queue.pending_bytes() > UNSYNCED_BYTES_MAX;
         if full && !prepared.sync {
             sequence.queue.count_waiter();
@@ -341,7 +346,7 @@ impl Pipeline {
     pub fn finish(&self, ticket: &Ticket, chained: bool) -> Result<()> {
         let lsn = ticket.sequenced.commit.lsn;
         if ticket.acknowledged {
-            let applied = self.apply_ready();
+            let applied = self.apply_ready(None);
             let sequence = self.sequence.lock();
             match &sequence.failure {
                 Some(failure) if self.visible() < lsn => {
@@ -421,7 +426,6 @@ impl Pipeline {
                 self.settled.notify_all();
                 return Ok(());
             };
-            self.arrived.store(sequence.queue.front_waiting(), Ordering::Relaxed);
             group.close(&self.identity, sequence.durable, sequence.checkpoint);
             let group = Arc::new(group);
             sequence.in_flight = Some(Arc::clone(&group));
@@ -430,7 +434,7 @@ impl Pipeline {
         let _poison = Poison(self);
         if is_planted(Bug::EagerSeesUndecided) {
             self.sequence.lock().may_apply = group.last_lsn();
-            self.apply_ready()?;
+            self.apply_ready(None)?;
         }
         let started = self.clock.monotonic_nanos();
         let written = self.writer.lock().write(&group);
@@ -441,7 +445,7 @@ impl Pipeline {
         if let Some(gate) = next_gate {
             gate.notify_one();
         }
-        let applied = self.apply_ready();
+        let applied = self.apply_ready(Some(&group.gate));
         if applied.is_err() || self.failure().is_some() {
             group.gate.notify_all();
         } else {
@@ -481,15 +485,16 @@ impl Pipeline {
                 if let Some(place) = group.checkpoint {
                     sequence.checkpoint = place;
                 }
-                sequence.siblings = group.waiting;
-                sequence.lonely = match group.waiting {
+                sequence.siblings = group.waiting + sequence.queue.front_waiting();
+                sequence.lonely = match sequence.siblings {
                     0 => sequence.lonely,
                     1 => sequence.lonely.saturating_add(1),
                     _ => 0,
                 };
-                let mean = sequence.sync_nanos_mean;
-                sequence.sync_nanos_mean =
-                    (mean * (SYNC_MEAN_WEIGHT - 1) + nanos) / SYNC_MEAN_WEIGHT;
+                sequence.sync_nanos_mean = match sequence.sync_nanos_mean {
+                    0 => nanos,
+                    mean => (mean * (SYNC_MEAN_WEIGHT - 1) + nanos) / SYNC_MEAN_WEIGHT,
+                };
                 sequence.last_group_at = now;
                 sequence.idle_recorded &= group.commits == 0;
                 sequence.extend_may_apply();
@@ -529,8 +534,9 @@ impl Pipeline {
         self.published.notify_all();
     }
 
-    /// Applies what may be applied, in order, and publishes it.
-    fn apply_ready(&self) -> Result<()> {
+    /// Applies what may be applied, in order, and publishes it commit by commit: behind the first
+    /// the callers at `gate` who wake one another can begin to, while the rest is applied.
+    fn apply_ready(&self, gate: Option<&Gate>) -> Result<()> {
         let _applying = self.applying.lock();
         let _poison = Poison(self);
         loop {
@@ -543,16 +549,22 @@ impl Pipeline {
                 let count = sequence.pending.partition_point(|next| next.commit.lsn <= limit);
                 sequence.pending.drain(..count).collect()
             };
-            let Some(last) = ready.last() else { return Ok(()) };
-            for sequenced in &ready {
+            if ready.is_empty() {
+                return Ok(());
+            }
+            for (number, sequenced) in ready.iter().enumerate() {
                 if let Err(error) = self.apply.apply(sequenced) {
                     let mut sequence = self.sequence.lock();
                     let cause = error.context("a durable commit could not be applied");
                     self.fail(&mut sequence, cause.clone());
                     return Err(cause);
                 }
+                self.publish(sequenced.commit.lsn);
+                if let Some(gate) = gate.filter(|_| number == 0 && ready.len() > 1) {
+                    gate.chain.notify_one();
+                }
             }
-            self.publish(last.commit.lsn);
+            self.apply.caught_up();
         }
     }
 
@@ -568,24 +580,27 @@ impl Pipeline {
         }
     }
 
-    /// Known siblings usually come back at once; they are worth a tenth of a sync.
+    /// Known siblings usually come back one after another: seven in eight of them are waited for
+    /// while they do, and the rest comes during the sync. A quarter of a sync without anybody ends
+    /// the wait, and so do two syncs.
     fn await_siblings(&self) {
-        let (siblings, mean) = {
-            let sequence = self.sequence.lock();
-            (sequence.siblings, sequence.sync_nanos_mean)
-        };
-        if siblings < 2 || mean == 0 {
+        let mut sequence = self.sequence.lock();
+        let wanted = sequence.siblings - sequence.siblings / 8;
+        let sync_nanos = sequence.sync_nanos_mean;
+        if wanted < 2 || sync_nanos == 0 {
             return;
         }
-        let deadline = self.clock.monotonic_nanos() + mean / 10;
-        // Watched without the lock, which the siblings need to arrive.
-        for _ in 0..SIBLING_LOOKS_MAX {
-            let arrived = self.arrived.load(Ordering::Relaxed) >= siblings;
-            if arrived || self.clock.monotonic_nanos() >= deadline {
-                return;
+        let end = self.clock.monotonic_nanos() + 2 * sync_nanos;
+        sequence.wanted = wanted;
+        let mut here = sequence.queue.front_waiting();
+        while here < wanted && self.clock.monotonic_nanos() < end {
+            self.gathered.wait_for(&mut sequence, Duration::from_nanos(sync_nanos / 4));
+            let before = std::mem::replace(&mut here, sequence.queue.front_waiting());
+            if here <= before {
+                break;
             }
-            std::hint::spin_loop();
         }
+        sequence.wanted = 0;
     }
 
     pub(super) fn check_open(&self, sequence: &Sequence) -> Result<()> {
@@ -643,7 +658,7 @@ impl Pipeline {
             sequence = self.sequence.lock();
         }
         drop(sequence);
-        self.apply_ready()
+        self.apply_ready(None)
     }
 
     /// Waits until `lsn` is visible; `false` when the time is up.
