@@ -8,6 +8,7 @@
 //! 4. No lock outlives a call; scans go page by page and start each behind the last key.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -117,10 +118,14 @@ impl Index {
         inner.newest = inner.newest.max(lsn);
         let is_live = entry.is_some();
         let bytes = entry_bytes(entry.as_ref());
-        let Some(versions) = inner.keys.get_mut(key) else {
-            inner.live += u64::from(is_live);
-            inner.keys.insert(key.into(), smallvec![(lsn, entry)]);
-            return KEY_OVERHEAD + key.len() + bytes;
+        // Most keys are new: one search for these is worth a copy of the key for the others.
+        let versions = match inner.keys.entry(key.into()) {
+            btree_map::Entry::Vacant(vacant) => {
+                inner.live += u64::from(is_live);
+                vacant.insert(smallvec![(lsn, entry)]);
+                return KEY_OVERHEAD + key.len() + bytes;
+            }
+            btree_map::Entry::Occupied(occupied) => occupied.into_mut(),
         };
         let (last_lsn, last) = versions.last_mut().expect("a key has a version");
         assert!(*last_lsn <= lsn, "versions are written in LSN order");
