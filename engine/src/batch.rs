@@ -5,9 +5,11 @@
 //! 2. A batch that would exceed the commit's limits refuses the operation and keeps the rest.
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::commit::conflicts::Hashed;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::log::format;
@@ -27,7 +29,7 @@ pub struct Savepoint {
 pub struct Batch {
     pub frames: Frames,
     /// Content hash of each stored value → its operation.
-    stored: HashMap<u128, usize>,
+    stored: HashMap<u128, usize, BuildHasherDefault<Hashed>>,
     /// Unique payload bytes handed in.
     logical_bytes: u64,
 }

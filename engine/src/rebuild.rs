@@ -163,7 +163,7 @@ impl Shared {
 
     /// Keeps the memory of structures that are made again within the budget.
     fn write_apart(&self, catalog: &Arc<Catalog>, only: &[StructureId], lsn: Lsn) -> Result<()> {
-        let bytes = |id: &StructureId| catalog.structure(*id).ordered.active_bytes() as u64;
+        let bytes = |id: &StructureId| catalog.structure(*id).ordered.memtable_bytes().0 as u64;
         let held: u64 = only.iter().map(bytes).sum();
         if self.options.mode == Mode::Read || held < self.options.memtable_bytes / 2 {
             return Ok(());

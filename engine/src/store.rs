@@ -7,7 +7,7 @@
 
 mod reflect;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -43,7 +43,7 @@ use crate::vectors::{self, Index, Pending, Probe, Searchable, Source};
 pub struct Catalog {
     pub schema: Schema,
     pub links: Links,
-    pub structures: HashMap<StructureId, Arc<Materialised>>,
+    pub structures: BTreeMap<StructureId, Arc<Materialised>>,
     /// Whether commits carry salts and digests.
     pub audited: bool,
     /// Whether some structure may show a commit later than it was made.
@@ -327,8 +327,9 @@ impl Store {
     pub fn memtable_bytes(&self) -> (u64, u64) {
         let (mut active, mut sealed) = (0, 0);
         self.each_ordered(&self.catalog(), |_, ordered| {
-            active += ordered.active_bytes() as u64;
-            sealed += ordered.sealed_bytes() as u64;
+            let (open, closed) = ordered.memtable_bytes();
+            active += open as u64;
+            sealed += closed as u64;
         });
         for known in self.catalog.load().structures.values() {
             active += known.deferred_bytes() as u64;

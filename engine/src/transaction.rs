@@ -198,6 +198,10 @@ impl Transaction {
         self.head.txn.text()
     }
 
+    pub fn id(&self) -> &TxnId {
+        &self.head.txn
+    }
+
     /// The snapshot it reads at.
     pub fn lsn(&self) -> Lsn {
         self.lsn
@@ -262,7 +266,8 @@ impl Transaction {
         meta: &[u8],
         value: Option<(Codec, &[u8])>,
     ) -> Result<()> {
-        if kind != OpKind::Forget && self.forgotten.contains(&(id, key.to_vec())) {
+        let forgets = !self.forgotten.is_empty();
+        if forgets && kind != OpKind::Forget && self.forgotten.contains(&(id, key.to_vec())) {
             return Err(transaction_error(
                 "this key is forgotten in the same transaction: write it in the next one",
             ));

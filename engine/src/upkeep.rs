@@ -448,12 +448,11 @@ impl Shared {
             Some((commits, since)) => (commits, now.saturating_sub(since).max(0)),
             None => waiting.map_or((0, 0), |waiting| (waiting.commits, waiting.age(now))),
         };
+        let (active, sealed) = ordered.memtable_bytes();
         Ok(Lag {
             commits,
             age: age as f64 / 1e6,
-            memtable_bytes: (ordered.active_bytes()
-                + ordered.sealed_bytes()
-                + known.deferred_bytes()) as u64,
+            memtable_bytes: (active + sealed + known.deferred_bytes()) as u64,
             runs: shapes.len() as u64,
             merge_bytes: shapes[due].iter().map(|shape| shape.bytes).sum(),
             unsealed: known.vectors.as_ref().map_or(0, Searchable::unsealed),

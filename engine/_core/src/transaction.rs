@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use waferdb::database::Shared;
 use waferdb::error::{Error, ErrorKind, Result};
+use waferdb::log::record::TxnId;
 use waferdb::reflection::Behind;
 use waferdb::transaction::{self, Precondition, Receipt};
 
@@ -22,7 +23,7 @@ pub type Commit<'py> =
 enum State {
     Open(Box<transaction::Transaction>),
     /// What it held is given back; its id remains.
-    Ended(String),
+    Ended(TxnId),
 }
 
 impl State {
@@ -39,7 +40,7 @@ impl State {
     /// The transaction, which has ended with this; `None` if it had ended before.
     fn end(&mut self) -> Option<Box<transaction::Transaction>> {
         let Self::Open(transaction) = self else { return None };
-        let ended = Self::Ended(transaction.txn());
+        let ended = Self::Ended(transaction.id().clone());
         match std::mem::replace(self, ended) {
             Self::Open(transaction) => Some(transaction),
             Self::Ended(_) => None,
@@ -120,7 +121,7 @@ impl Transaction {
     fn txn(&self, py: Python<'_>) -> PyResult<String> {
         Ok(match &*self.lock(py)? {
             State::Open(transaction) => transaction.txn(),
-            State::Ended(txn) => txn.clone(),
+            State::Ended(txn) => txn.text(),
         })
     }
 

@@ -5,7 +5,7 @@
 //!    the floor cannot be checked and must retry.
 //! 2. Memory is bounded by `limits::CONFLICT_KEYS_MAX` keys.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use xxhash_rust::xxh3::xxh3_128_with_seed;
@@ -45,7 +45,7 @@ impl Hasher for Hashed {
     }
 
     fn write(&mut self, _: &[u8]) {
-        unreachable!("conflict keys hash as one u128");
+        unreachable!("such keys hash as one u128");
     }
 
     fn write_u128(&mut self, key: u128) {
@@ -57,7 +57,7 @@ impl Hasher for Hashed {
 pub struct Conflicts {
     keys: HashMap<ConflictKey, Lsn, BuildHasherDefault<Hashed>>,
     /// For serializable readers of ranges.
-    structures: HashMap<u32, Lsn>,
+    structures: BTreeMap<u32, Lsn>,
     floor: Lsn,
     /// The map is walked when it has doubled since the last walk, not at every commit.
     prune_at: usize,

@@ -77,6 +77,8 @@ const FORM_STORED: u8 = 2;
 const FORM_BACK: u8 = 3;
 const FORM_MASK: u8 = 3;
 const HAS_META: u8 = 4;
+/// About what a frame takes besides its key, meta and value.
+const FRAME_HEAD_BYTES: usize = 40;
 
 /// Where an operation's value lies, as ranges of the operations' bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,6 +182,11 @@ impl Frames {
     pub fn push(&mut self, new: NewOp<'_>) -> &Op {
         let out = &mut self.bytes;
         let start = out.len();
+        let given = match &new.value {
+            NewValue::Bytes { bytes, .. } | NewValue::Packed { bytes, .. } => bytes.len(),
+            NewValue::None | NewValue::Back { .. } => 0,
+        };
+        out.reserve(FRAME_HEAD_BYTES + new.key.len() + new.meta.len() + given);
         let form = match &new.value {
             NewValue::None => FORM_NONE,
             NewValue::Bytes { bytes, .. } if bytes.len() < limits::VALUE_CHECKSUM_BYTES_MIN => {

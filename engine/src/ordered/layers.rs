@@ -246,12 +246,10 @@ impl Ordered {
         layers.is_one_memtable() && layers.active.is_empty()
     }
 
-    pub fn active_bytes(&self) -> usize {
-        self.layers.load().active.bytes()
-    }
-
-    pub fn sealed_bytes(&self) -> usize {
-        self.layers.load().sealed.iter().map(|sealed| sealed.bytes()).sum()
+    /// About what the active memtable takes, and the sealed ones.
+    pub fn memtable_bytes(&self) -> (usize, usize) {
+        let layers = self.layers.load();
+        (layers.active.bytes(), layers.sealed.iter().map(|sealed| sealed.bytes()).sum())
     }
 
     /// The active memtable, which goes up to `upto`, is closed and another begun. Nothing is

@@ -8,7 +8,7 @@
 //!
 //! Lengths, names and directories are not counted: what a file system writes for them is its own.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,7 +26,7 @@ struct Account([AtomicU64; Cause::ALL.len()]);
 /// beside a write may hold some of its shares.
 #[derive(Default)]
 pub struct Meter {
-    accounts: RwLock<HashMap<u32, Account>>,
+    accounts: RwLock<BTreeMap<u32, Account>>,
     syncs: AtomicU64,
     writes: AtomicU64,
 }
