@@ -5,8 +5,9 @@ map with `str` keys of these. A tuple comes back as a list, a `datetime` in UTC,
 subclass of these types as its base type. numpy scalars and arrays are refused: say `.item()` or
 `.tolist()`.
 
-The packer is fast and says little when it fails, so a refused value is walked once more to find
-where. Map keys, depth and size are checked by the engine, which trusts no caller.
+A packer is used by one call at a time and again by later ones: to make one takes longer than to
+pack a document. It is fast and says little when it fails, so a refused value is walked once more to
+find where. Map keys, depth and size are checked by the engine, which trusts no caller.
 """
 
 import datetime
@@ -22,7 +23,6 @@ __all__ = ["Document", "decode", "encode", "encode_document", "encode_raw"]
 
 Document = dict[str, Any]
 
-_packb: Callable[..., bytes] = msgpack.packb
 _unpackb: Callable[..., Any] = msgpack.unpackb
 
 
@@ -50,12 +50,31 @@ def _plain(value: Any) -> Any:
     raise DocumentError(f"a {kind.__module__}.{kind.__qualname__} cannot be stored")
 
 
+def _packer() -> Callable[[Any], bytes]:
+    packer: Any = msgpack.Packer(default=_plain, datetime=True, strict_types=True)
+    pack: Callable[[Any], bytes] = packer.pack
+    return pack
+
+
+# The packers that no call is using. Taking from a list and adding to it are one step each.
+_idle = [_packer()]
+# A packer keeps room for the longest value it has packed: beyond this it is let go.
+_KEPT_BYTES_MAX = 1 << 20
+
+
 def encode(value: Any) -> bytes:
     """The bytes of any storable value. Raises `DocumentError`, or `LimitError` for its depth."""
     try:
-        return _packb(value, default=_plain, datetime=True, strict_types=True)
+        pack = _idle.pop()
+    except IndexError:
+        pack = _packer()
+    try:
+        raw = pack(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as cause:
         raise _refusal(value, cause) from None
+    if len(raw) <= _KEPT_BYTES_MAX:
+        _idle.append(pack)
+    return raw
 
 
 def encode_document(value: Any) -> bytes:
@@ -64,10 +83,7 @@ def encode_document(value: Any) -> bytes:
         raise DocumentError(
             f"a document is a dict with str keys, not {type(value).__name__}; nothing was written"
         )
-    try:
-        return _packb(value, default=_plain, datetime=True, strict_types=True)
-    except (TypeError, ValueError, OverflowError, RecursionError) as cause:
-        raise _refusal(value, cause) from None
+    return encode(value)
 
 
 def encode_raw(value: Any) -> bytes:

@@ -39,6 +39,15 @@ def test_values_come_back_as_they_were(value: Any) -> None:
     assert type(back) is type(value)
 
 
+def test_what_was_refused_or_long_leaves_nothing_in_the_next_value() -> None:
+    expected = documents.encode({"n": [1]})
+    with pytest.raises(DocumentError):
+        documents.encode({"text": "left behind", "n": [2, object()]})
+    assert documents.encode({"n": [1]}) == expected
+    documents.encode("x" * (2 << 20))
+    assert documents.encode({"n": [1]}) == expected
+
+
 class Point(NamedTuple):
     x: int
     y: int
