@@ -178,23 +178,20 @@ UNBOUND = Scope()
 class Live(Scope):
     """The open database: reads see the newest commit, each write is a commit."""
 
-    __slots__ = ("_reader", "_session_lock", "_shared", "engine", "root", "session")
+    __slots__ = ("_reader", "_session_lock", "engine", "root", "session", "shared")
     what = "the database"
 
+    shared: Shared
     session: int  # the newest LSN that this handle committed
 
     def __init__(self, shared: Shared, root: bool) -> None:
         super().__init__(shared)
-        self._shared = shared
+        self.shared = shared
         self.engine = shared.engine
         self.root = root
         self.plain = self._reader = shared.engine.reader()
         self.session = 0
         self._session_lock = threading.Lock()
-
-    @property
-    def shared(self) -> Shared:
-        return self._shared
 
     @property
     def lsn(self) -> int:
@@ -209,7 +206,7 @@ class Live(Scope):
     def check_open(self) -> None:
         """Raises `ClosedError` once this handle is closed; the engine knows about its own end."""
         if self.over and self.ended:
-            raise ClosedError(f"{self._shared.label} is closed; open it again")
+            raise ClosedError(f"{self.shared.label} is closed; open it again")
 
     def committed(self, commit: _core._Commit, critical: bool = False) -> tuple[str, ...]:
         """Remembers a commit of this handle for `consistency="session"`, and sees to the views that
@@ -221,7 +218,7 @@ class Live(Scope):
         touched = commit[5]
         if touched is not None and not touched:
             return ()
-        return self._shared.refresher.after_commit(commit, critical)
+        return self.shared.refresher.after_commit(commit, critical)
 
     def strong(self) -> _core.Reader:
         if self.over:
@@ -255,7 +252,7 @@ class Live(Scope):
     ) -> Receipt:
         if self.over:
             self.check_open()
-        self._shared.refresher.refuse_inside("the write")
+        self.shared.refresher.refuse_inside("the write")
         core = self.engine.begin(durability=durability, mode="single")
         try:
             op(core, *args, **kwargs)
@@ -270,7 +267,7 @@ class Live(Scope):
     ) -> Receipt:
         if self.over:
             self.check_open()
-        self._shared.refresher.refuse_inside("the write")
+        self.shared.refresher.refuse_inside("the write")
         commit = self.engine.put(structure, key, value, if_version, if_absent)
         return Receipt(commit, self.committed(commit))
 
@@ -283,10 +280,10 @@ class Live(Scope):
         if self.over and self.ended:
             return
         if self.root:
-            self._shared.refresher.refuse_inside("close()")
-            self._shared.refresher.stop()
+            self.shared.refresher.refuse_inside("close()")
+            self.shared.refresher.stop()
             self.engine.close()
-            self._shared.end()
+            self.shared.end()
         else:
             self._reader.close()
         self.over = True
@@ -299,17 +296,15 @@ class Live(Scope):
 class Snapshot(Scope):
     """The database at one LSN, for reading."""
 
-    __slots__ = ("_reader", "_shared")
+    __slots__ = ("_reader", "shared")
     what = "a snapshot"
+
+    shared: Shared
 
     def __init__(self, shared: Shared, reader: _core.Reader) -> None:
         super().__init__(shared)
-        self._shared = shared
+        self.shared = shared
         self.plain = self._reader = reader
-
-    @property
-    def shared(self) -> Shared:
-        return self._shared
 
     @property
     def lsn(self) -> int:
@@ -317,7 +312,7 @@ class Snapshot(Scope):
 
     @property
     def ended(self) -> bool:
-        return self.over or self._shared.engine.closed
+        return self.over or self.shared.engine.closed
 
     def strong(self) -> _core.Reader:
         if self.over:

@@ -48,21 +48,20 @@ def _commit(core: _core.Transaction, receipt: Receipt, parent: Live, critical: b
 class TransactionScope(Scope):
     """One transaction: reads at its snapshot and its own writes, committed together."""
 
-    __slots__ = ("_critical", "_parent", "tx")
+    __slots__ = ("_critical", "_parent", "shared", "tx")
     what = "a transaction"
+
+    shared: Shared  # no property here: each structure that is bound asks for it
 
     def __init__(self, parent: Live, core: _core.Transaction, critical: bool) -> None:
         self._critical = critical
         self.base = self._parent = parent
+        self.shared = parent.shared
         self.over = False
         self.plain = None
         self.chunk = 0
         self.core = self.tx = core
         self.receipt = Receipt()
-
-    @property
-    def shared(self) -> Shared:
-        return self._parent.shared
 
     @property
     def lsn(self) -> int:
@@ -112,11 +111,14 @@ class TransactionScope(Scope):
 class BatchScope(Scope):
     """Writes only, committed each `every` of them."""
 
-    __slots__ = ("_open", "_parent", "_priority", "commits")
+    __slots__ = ("_open", "_parent", "_priority", "commits", "shared")
     what = "a batch"
+
+    shared: Shared
 
     def __init__(self, parent: Live, every: int, priority: str) -> None:
         self.base = self._parent = parent
+        self.shared = parent.shared
         self.over = False
         self.plain = None
         self._priority = priority
@@ -125,10 +127,6 @@ class BatchScope(Scope):
         self.core = None
         self.commits = 0
         self.receipt = Receipt()
-
-    @property
-    def shared(self) -> Shared:
-        return self._parent.shared
 
     @property
     def lsn(self) -> int:

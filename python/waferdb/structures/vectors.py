@@ -319,7 +319,8 @@ class Vectors(Keyed[str]):
 
     def _array(self, vectors: ArrayLike, axes: int) -> Vector:
         """The engine's form of one vector (`axes` 1) or several (2)."""
-        if type(vectors) is np.ndarray and vectors.dtype == _F4 and vectors.flags.c_contiguous:
+        # NumPy has one object for each of its own types; another equal one takes the longer way.
+        if type(vectors) is np.ndarray and vectors.dtype is _F4 and vectors.flags.c_contiguous:
             array = vectors
         else:
             array = self._converted(vectors)
