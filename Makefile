@@ -22,7 +22,8 @@ optional = if command -v $(1) >/dev/null; then $(2); else echo "$(1): not instal
 export PATH := $(VENV)/bin:$(PATH)
 export PYO3_PYTHON := $(PY)
 
-.PHONY: help setup demo test test-engine test-python lint format bench bench-full crash fuzz clean
+.PHONY: help setup demo test test-engine test-python lint format bench bench-full crash \
+	crash-states crash-full crash-kernel fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -77,8 +78,17 @@ bench: setup ## every benchmark, within 15 minutes on two cores; report in bench
 bench-full: setup ## every benchmark with 1,000,000 memories, as the published tables state
 	$(PY) -m benchmarks --size full
 
-crash: setup ## every crash test at full depth
-	WAFERDB_CRASH=full $(ENGINE) --test '*crash*' -- --nocapture
+CRASHES := --test crash_points --test small_worlds --test simulation --test planted
+
+crash: crash-states crash-kernel ## every crash test at depth
+
+crash-states: setup ## simulated crashes: states, seeds and figures, within 15 minutes on two cores
+	WAFERDB_CRASH=full $(ENGINE) $(CRASHES) -- --nocapture
+
+crash-full: setup ## the same for hours
+	WAFERDB_CRASH=hours $(ENGINE) $(CRASHES) -- --nocapture
+
+crash-kernel: setup ## kills, power cuts and failing system calls of a real kernel; root for all of it
 	WAFERDB_CRASH=full $(PY) -m pytest tests/crash
 	WAFERDB_CRASH=full WAFERDB_KILLS=1000 WAFERDB_CUTS_EXT4=1000 WAFERDB_CUTS_XFS=200 \
 		WAFERDB_SYSCALLS=all WAFERDB_INTERRUPTIONS=100 $(PY) -m pytest -s -rs tests/kernel

@@ -1,5 +1,6 @@
 //! Seeds of the simulator: the whole engine against the oracle, with every fault there is.
 //!
+//! `WAFERDB_CRASH=full` runs twenty times as many, `hours` four hundred times as many;
 //! `WAFERDB_SIM_SEEDS` sets how many, `WAFERDB_SIM_FIRST` from which on, `WAFERDB_SIM_STEPS` how
 //! long. A failing seed is made small and prints the one command that replays it bit for bit;
 //! `WAFERDB_SIM_KEEP` names the steps that are taken.
@@ -62,7 +63,12 @@ fn every_seed_ends_as_the_oracle_says() {
     let (first, seeds) =
         (variable("WAFERDB_SIM_FIRST").unwrap_or(0), variable("WAFERDB_SIM_SEEDS"));
     let next = AtomicU64::new(first);
-    let end = first + seeds.unwrap_or(SEEDS);
+    let times = match std::env::var("WAFERDB_CRASH").unwrap_or_default().as_str() {
+        "full" => 20,
+        "hours" => 400,
+        _ => 1,
+    };
+    let end = first + seeds.unwrap_or(SEEDS * times);
     let (total, failures) = (Mutex::new(Tally::default()), Mutex::new(Vec::new()));
     let started = Instant::now();
     std::thread::scope(|scope| {
