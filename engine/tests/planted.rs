@@ -5,16 +5,16 @@
 //! plants one alone. The table of bugs, seeds and times is printed.
 #![cfg(feature = "sabotage")]
 
-#[path = "support/trap.rs"]
-mod trap;
+#[path = "support/on_sync.rs"]
+mod on_sync;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use on_sync::OnSync;
 use parking_lot::Mutex;
-use trap::Trap;
 use waferdb::database::Database;
 use waferdb::options::Options;
 use waferdb::sabotage::{Bug, plant};
@@ -50,18 +50,29 @@ fn found(seeds: u64) -> Option<(u64, String)> {
     first.into_inner()
 }
 
+#[expect(clippy::disallowed_methods, reason = "a slow disk")]
+fn sleep(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// Several commit at once, and the one that leads panics in its sync: whether everybody has an
 /// answer soon. Who has none stays where it is until the process ends.
 fn everybody_is_answered() -> bool {
     const COMMITTERS: usize = 4;
     const SOON: Duration = Duration::from_secs(3);
-    let trap = Trap::new();
+    let armed = Arc::new(AtomicBool::new(false));
+    let trap = Arc::clone(&armed);
+    let storage = OnSync::new(move || {
+        // So long that others wait behind it.
+        sleep(Duration::from_millis(20));
+        assert!(!trap.swap(false, Ordering::SeqCst), "the trap is sprung");
+    });
     let schema = r#"{"structures":[{"name":"events","kind":"events"}]}"#;
     let declared = Schema::from_json(schema).expect("as written here");
     let options = Options { background: false, ..Options::default() };
-    let db = Database::open(Arc::new(trap.clone()), options, Some(declared)).expect("in memory");
+    let db = Database::open(Arc::new(storage), options, Some(declared)).expect("in memory");
     let (answered, answers) = mpsc::channel();
-    trap.arm();
+    armed.store(true, Ordering::SeqCst);
     for _ in 0..COMMITTERS {
         let (db, answered) = (db.clone(), answered.clone());
         #[expect(clippy::disallowed_methods, reason = "one that may never end")]

@@ -1,30 +1,25 @@
-//! A disk in memory whose next sync of a log file panics, once it is armed.
+//! A disk in memory that calls its owner before each sync of a file.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use waferdb::error::Result;
 use waferdb::storage::memory::MemoryStorage;
 use waferdb::storage::{File, Lock, Open, Share, Storage};
 
-#[derive(Clone)]
-pub struct Trap {
-    inner: Arc<MemoryStorage>,
-    armed: Arc<AtomicBool>,
+type Hook = Arc<dyn Fn() + Send + Sync>;
+
+pub struct OnSync {
+    inner: MemoryStorage,
+    hook: Hook,
 }
 
-impl Trap {
-    pub fn new() -> Self {
-        Self { inner: Arc::new(MemoryStorage::new()), armed: Arc::default() }
-    }
-
-    pub fn arm(&self) {
-        self.armed.store(true, Ordering::SeqCst);
+impl OnSync {
+    pub fn new(hook: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { inner: MemoryStorage::new(), hook: Arc::new(hook) }
     }
 }
 
-impl Storage for Trap {
+impl Storage for OnSync {
     fn create_dir(&self, path: &str) -> Result<()> {
         self.inner.create_dir(path)
     }
@@ -39,7 +34,7 @@ impl Storage for Trap {
 
     fn open(&self, path: &str, how: Open) -> Result<Arc<dyn File>> {
         let inner = self.inner.open(path, how)?;
-        Ok(Arc::new(TrapFile { inner, armed: Arc::clone(&self.armed) }))
+        Ok(Arc::new(HookedFile { inner, hook: Arc::clone(&self.hook) }))
     }
 
     fn remove(&self, path: &str) -> Result<()> {
@@ -59,12 +54,12 @@ impl Storage for Trap {
     }
 }
 
-struct TrapFile {
+struct HookedFile {
     inner: Arc<dyn File>,
-    armed: Arc<AtomicBool>,
+    hook: Hook,
 }
 
-impl File for TrapFile {
+impl File for HookedFile {
     fn len(&self) -> Result<u64> {
         self.inner.len()
     }
@@ -86,10 +81,7 @@ impl File for TrapFile {
     }
 
     fn sync(&self) -> Result<()> {
-        // So long that others wait behind it.
-        #[expect(clippy::disallowed_methods, reason = "a slow disk")]
-        std::thread::sleep(Duration::from_millis(20));
-        assert!(!self.armed.swap(false, Ordering::SeqCst), "the trap is sprung");
+        (self.hook)();
         self.inner.sync()
     }
 }
