@@ -78,7 +78,8 @@ bench: setup ## every benchmark, within 15 minutes on two cores; report in bench
 bench-full: setup ## every benchmark with 1,000,000 memories, as the published tables state
 	$(PY) -m benchmarks --size full
 
-CRASHES := --test crash_points --test small_worlds --test simulation --test planted
+CRASHES := --test crash_points --test small_worlds --test simulation --test every_bit \
+	--test planted
 
 crash: crash-states crash-kernel ## every crash test at depth
 

@@ -138,7 +138,7 @@ impl Run<'_> {
     }
 
     /// Every answer is right, or an error that says the data is damaged.
-    fn answers_right_or_not(
+    pub(super) fn answers_right_or_not(
         &mut self,
         disk: &SimulatedStorage,
         dice: &Dice,
@@ -169,7 +169,7 @@ impl Run<'_> {
             Ok(lsn) if (least..=newest).contains(&lsn) => lsn,
             other => return wrong(format!("the newest LSN is {other:?}, of {least} to {newest}")),
         };
-        let whole = self.oracle.clone();
+        let whole = (at < newest).then(|| self.oracle.clone());
         self.oracle.cut(at);
         self.db = Some(db.clone());
         let asks = self.draw(dice).everything(false);
@@ -184,7 +184,9 @@ impl Run<'_> {
                 Err(error) => return wrong(format!("{ask:?}: {error:?}")),
             }
         }
-        self.oracle = whole;
+        if let Some(whole) = whole {
+            self.oracle = whole;
+        }
         self.db = None;
         Ok(())
     }

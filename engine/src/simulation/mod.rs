@@ -7,6 +7,7 @@
 //! shrinker finds the few steps that still do.
 
 mod answer;
+pub mod bits;
 mod crash;
 mod damage;
 mod dice;
