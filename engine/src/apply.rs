@@ -13,7 +13,7 @@ use crate::graph;
 use crate::log::Lsn;
 use crate::log::record::OpKind;
 use crate::lookup::{Change, Operation, Tree};
-use crate::ordered::{Entry, Version};
+use crate::ordered::Entry;
 use crate::rows::{self, Derived};
 use crate::schema::{Kind, RowCodec, Schema, Structure, StructureId};
 use crate::views::{self, Before, View};
@@ -253,13 +253,8 @@ fn delete_row(
 
 /// A row as it is before it changes.
 fn before(state: &impl Change, id: StructureId, key: &[u8]) -> Result<Option<Before>> {
-    let Some(version) = state.get(Tree::new(id, 0), key)? else { return Ok(None) };
-    before_of(state, version)
-}
-
-fn before_of(state: &impl Change, version: Version) -> Result<Option<Before>> {
-    let row = rows::old_row(state, &version.entry.slot)?;
-    Ok(row.map(|document| Before { lsn: version.lsn, document }))
+    let version = state.get(Tree::new(id, 0), key)?;
+    version.map(|version| Before::of(state, &version)).transpose()
 }
 
 /// `true` if there was one.
@@ -279,10 +274,9 @@ fn forget(state: &impl Change, links: &Links, operation: &Operation<'_>, lsn: Ls
     let id = operation.op.structure;
     let key = operation.key();
     if links.needs_old(id) {
-        let mut versions = Vec::new();
-        for version in state.versions(Tree::new(id, 0), key)? {
-            versions.extend(before_of(state, version)?);
-        }
+        let versions = state.versions(Tree::new(id, 0), key)?;
+        let versions = versions.iter().map(|version| Before::of(state, version));
+        let versions = versions.collect::<Result<Vec<_>>>()?;
         views::forgotten(state, &links.views, id, key, &versions, lsn)?;
     }
     forget_in(state, id, key)?;

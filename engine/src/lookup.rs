@@ -14,6 +14,9 @@ use crate::ordered::{Direction, Entry, Item, Range, Slot, Version};
 use crate::schema::{Schema, Structure, StructureId};
 use crate::vector::{Hit, Search};
 
+/// Items looked at in one step, where all are.
+const PAGE: usize = 1_024;
+
 /// One ordered index of one structure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tree {
@@ -97,12 +100,46 @@ pub trait Look: Sync {
     }
 }
 
+/// Looks at every live item of a range.
+pub fn each(
+    look: &(impl Look + ?Sized),
+    tree: Tree,
+    range: &Range,
+    mut visit: impl FnMut(&Item) -> Result<()>,
+) -> Result<()> {
+    let mut after: Option<Box<[u8]>> = None;
+    loop {
+        let way = Direction::Forward;
+        let page = look.page(tree, range, way, after.as_deref(), PAGE)?;
+        page.items.iter().try_for_each(&mut visit)?;
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Live keys of a tree that end like this. It looks at every one: for where what would lead to them
+/// is lost.
+pub fn ending(look: &(impl Look + ?Sized), tree: Tree, end: &[u8]) -> Result<Vec<Box<[u8]>>> {
+    let mut found = Vec::new();
+    each(look, tree, &Range::all(), |item| {
+        if item.key.ends_with(end) {
+            found.push(item.key.clone());
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
 pub trait Change: Look {
     fn set(&self, tree: Tree, key: &[u8], entry: Option<Entry>);
     /// Removes every version of a key up to here, at every snapshot (a transaction: hides it).
     fn erase(&self, tree: Tree, key: &[u8]);
     /// Every version of a key that still exists, oldest first.
     fn versions(&self, tree: Tree, key: &[u8]) -> Result<Vec<Version>>;
+    /// The keys that end like this, as they were at an LSN (a transaction: as they are).
+    fn ending_at(&self, lsn: Lsn, tree: Tree, end: &[u8]) -> Result<Vec<Box<[u8]>>>;
     /// From now on no read answers with versions of this key up to here.
     fn mask(&self, structure: StructureId, key: &[u8]);
     /// Old versions of a key that nobody can ask for may go (cache only).

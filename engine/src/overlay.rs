@@ -17,7 +17,7 @@ use crate::commit::conflicts::{ConflictKey, Space, conflict_key};
 use crate::error::Result;
 use crate::events::{PENDING_LSN, Positions};
 use crate::log::Lsn;
-use crate::lookup::{Change, Look, Nearby, Operation, Page, Tree};
+use crate::lookup::{self, Change, Look, Nearby, Operation, Page, Tree};
 use crate::merge_iterator::{self, Side};
 use crate::ordered::{Direction, Entry, Index, Item, Range, Slot, Version};
 use crate::schema::{Schema, StructureId};
@@ -214,6 +214,10 @@ impl Change for Overlay<'_> {
 
     fn versions(&self, tree: Tree, key: &[u8]) -> Result<Vec<Version>> {
         Ok(self.get(tree, key)?.into_iter().collect())
+    }
+
+    fn ending_at(&self, _: Lsn, tree: Tree, end: &[u8]) -> Result<Vec<Box<[u8]>>> {
+        lookup::ending(self, tree, end)
     }
 
     fn mask(&self, structure: StructureId, key: &[u8]) {

@@ -24,7 +24,7 @@ use crate::ledger::{LEDGER, Ledger};
 use crate::log::Lsn;
 use crate::log::format::DatabaseId;
 use crate::log::record::{Commit, Priority};
-use crate::lookup::{Among, Change, Look, Nearby, Operation, Page, Tree};
+use crate::lookup::{self, Among, Change, Look, Nearby, Operation, Page, Tree};
 use crate::materialised::{Held, Materialised};
 use crate::merge_iterator::{self, Side};
 use crate::ordered::{Direction, Entry, Item, Ordered, Range, Slot, Version};
@@ -405,6 +405,8 @@ fn touches(catalog: &Catalog, structure: StructureId, only: &[StructureId]) -> b
 #[derive(Clone, Copy)]
 enum Writes<'a> {
     None,
+    /// Index entries that were put off: who makes them does not wait for them.
+    PutOff,
     /// Everything, of a commit that was just made: what may be put off is.
     Live,
     All,
@@ -446,6 +448,7 @@ impl Snapshot<'_> {
         if tree.number > 0
             && let Some(deferred) = &known.deferred
             && deferred.needs(self.lsn)
+            && !matches!(self.writes, Writes::PutOff)
         {
             self.store.index_deferred(&self.catalog, tree)?;
         }
@@ -580,7 +583,9 @@ impl Snapshot<'_> {
     /// The structure, if this may write it: as one of those asked for that lacks this LSN.
     fn written(&self, structure: StructureId) -> Option<&Materialised> {
         let wanted = match self.writes {
-            Writes::None => unreachable!("only a snapshot made to apply is written to"),
+            Writes::None | Writes::PutOff => {
+                unreachable!("only a snapshot made to apply is written to")
+            }
             Writes::Live | Writes::All => true,
             Writes::Only(only) => only.contains(&structure),
         };
@@ -668,6 +673,11 @@ impl Change for Snapshot<'_> {
 
     fn versions(&self, tree: Tree, key: &[u8]) -> Result<Vec<Version>> {
         self.catalog.structure(tree.structure).ordered.versions(tree.number, key)
+    }
+
+    fn ending_at(&self, lsn: Lsn, tree: Tree, end: &[u8]) -> Result<Vec<Box<[u8]>>> {
+        let then = self.store.snapshot_of(Arc::clone(&self.catalog), lsn);
+        lookup::ending(&then, tree, end)
     }
 
     fn mask(&self, structure: StructureId, key: &[u8]) {

@@ -9,20 +9,22 @@
 //! 2. At the end of every commit at most one row has a unique value.
 //! 3. What an index says is checked against the row before it is answered.
 
+mod old;
 pub mod query;
 pub mod read;
 mod subject;
 
+pub use old::{old_row, unique_values};
 pub use subject::{contradicted, keys_of as keys_of_subject};
 
-use std::sync::Arc;
+use old::Old;
 
 use crate::codec::msgpack::{self, Shape};
 use crate::codec::order;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 use crate::lookup::{Change, Look, Operation, Tree};
-use crate::ordered::{Direction, Entry, Range, Slot};
+use crate::ordered::{Direction, Entry, Range};
 use crate::sabotage::{Bug, is_planted};
 use crate::schema::{Kind, RowCodec, Schema, Structure, StructureId};
 
@@ -90,6 +92,16 @@ impl<'a> Derived<'a> {
     /// The fields of a unique constraint, `None` where the row is outside it.
     pub fn unique_value(&self, number: usize, row: &[u8]) -> Option<Vec<u8>> {
         query::unique_key(&self.unique[number], row).ok().flatten()
+    }
+
+    /// These trees, and of how many fields their entries are.
+    fn trees(&self, which: Which) -> impl Iterator<Item = (Tree, usize)> {
+        let indexes = if which == Which::Constraints { &[][..] } else { self.indexes };
+        let unique = if which == Which::Indexes { &[][..] } else { self.unique };
+        let indexes = indexes.iter().enumerate();
+        let indexes = indexes.map(|(number, fields)| (self.index(number), fields.len()));
+        let unique = unique.iter().enumerate();
+        indexes.chain(unique.map(|(number, fields)| (self.unique(number), fields.len())))
     }
 
     /// The entries a row has in these trees.
@@ -176,30 +188,18 @@ pub fn delete(state: &impl Change, derived: &Derived<'_>, key: &[u8]) -> Result<
 /// Takes in a forget: every version goes, and every index entry any of them had.
 pub fn forget(state: &impl Change, derived: &Derived<'_>, key: &[u8]) -> Result<()> {
     if !derived.is_plain() {
-        if let Some(version) = state.get(derived.rows(), key)? {
-            let row = old_row(state, &version.entry.slot)?;
-            subject::change(state, derived, key, row.as_deref(), None)?;
-        }
+        subject::change(state, derived, key, &Old::of(state, derived, key)?, None)?;
         for version in state.versions(derived.rows(), key)? {
-            let Some(row) = old_row(state, &version.entry.slot)? else { continue };
-            for (tree, entry) in derived.entries(Which::All, key, &row) {
-                state.erase(tree, &entry);
-            }
+            let then = |tree, end: &[u8]| state.ending_at(version.lsn, tree, end);
+            let entries = match old_row(state, &version.entry.slot)? {
+                Some(row) => derived.entries(Which::All, key, &row),
+                None => old::found(derived, Which::All, key, then)?,
+            };
+            entries.into_iter().for_each(|(tree, entry)| state.erase(tree, &entry));
         }
     }
     state.erase(derived.rows(), key);
     Ok(())
-}
-
-/// A row that a durable commit replaces or removes. Where its bytes are lost, its index entries
-/// stay behind, which is harmless (each is checked against its row); to refuse the commit would
-/// make the database one that cannot be opened.
-pub fn old_row(state: &impl Look, slot: &Slot) -> Result<Option<Arc<[u8]>>> {
-    match state.value(slot) {
-        Ok(row) => Ok(Some(row)),
-        Err(error) if error.kind() == ErrorKind::Corruption && !error.is_derived() => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 fn change_indexes(
@@ -216,12 +216,9 @@ fn change_indexes(
         return Ok(());
     }
     let which = if later { Which::Constraints } else { Which::All };
-    let old = match state.get(derived.rows(), key)? {
-        Some(version) => old_row(state, &version.entry.slot)?,
-        None => None,
-    };
-    subject::change(state, derived, key, old.as_deref(), new)?;
-    let before = old.map(|row| derived.entries(which, key, &row)).unwrap_or_default();
+    let old = Old::of(state, derived, key)?;
+    subject::change(state, derived, key, &old, new)?;
+    let before = old.entries(state, derived, which, key)?;
     let after = new.map(|row| derived.entries(which, key, row)).unwrap_or_default();
     if !before.is_empty() && new.is_some() && is_planted(Bug::IndexNotUpdatedOnOverwrite) {
         return Ok(());
@@ -241,24 +238,28 @@ fn each_change(
     new.for_each(|(tree, entry)| set(tree, entry, Some(Entry::mark())));
 }
 
-/// Sees to the index entries of a row that were left for later: `before` its change, and `after`.
+/// Sees to the index entries of a row that were left for later: `before` its change, and `after`;
+/// `false`: the bytes before are lost, and the entries of earlier changes are not all `made`, so
+/// that it cannot be told which it had.
 pub fn reindex(
     before: &impl Look,
     after: &impl Look,
     derived: &Derived<'_>,
     key: &[u8],
+    made: bool,
     set: impl FnMut(Tree, Vec<u8>, Option<Entry>),
-) -> Result<()> {
-    let entries = |state: &dyn Look| -> Result<Vec<(Tree, Vec<u8>)>> {
-        let Some(version) = state.get(derived.rows(), key)? else { return Ok(Vec::new()) };
-        let row = match state.value(&version.entry.slot) {
-            Err(error) if error.kind() == ErrorKind::Corruption && !error.is_derived() => None,
-            row => Some(row?),
-        };
-        Ok(row.map(|row| derived.entries(Which::Indexes, key, &row)).unwrap_or_default())
+) -> Result<bool> {
+    let old = Old::of(before, derived, key)?;
+    if matches!(old, Old::Lost) && !made {
+        return Ok(false);
+    }
+    let new = match Old::of(after, derived, key)? {
+        Old::Known(row) => derived.entries(Which::Indexes, key, &row),
+        // Of a row that is lost by now nobody knows its entries.
+        Old::Absent | Old::Lost => Vec::new(),
     };
-    each_change(entries(before)?, entries(after)?, set);
-    Ok(())
+    each_change(old.entries(before, derived, Which::Indexes, key)?, new, set);
+    Ok(true)
 }
 
 /// The key of the row that has a unique value.

@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
-use super::{Derived, old_row};
+use super::Derived;
+use super::old::{Old, old_row};
 use crate::codec::{Decoder, msgpack, put_bytes};
 use crate::error::Result;
 use crate::log::Lsn;
-use crate::lookup::{Change, Look};
-use crate::ordered::{Entry, Slot};
+use crate::lookup::{Change, Look, each};
+use crate::ordered::{Entry, Range, Slot};
 
 /// A row that another takes the place of: its key, and the LSN that wrote it.
 pub struct Older {
@@ -34,15 +35,34 @@ fn speaking(state: &impl Look, derived: &Derived<'_>, subject: &[u8]) -> Result<
     found.map_or(Ok(Vec::new()), |version| keys_of(&version.entry.meta))
 }
 
+/// What the row of a key is about, found by looking at every subject.
+pub(super) fn of_key(
+    state: &impl Look,
+    derived: &Derived<'_>,
+    key: &[u8],
+) -> Result<Option<Vec<u8>>> {
+    let mut subject = None;
+    if !derived.supersede.is_empty() {
+        each(state, derived.about(), &Range::all(), |item| {
+            let entry = item.entry.as_ref().expect("pages hold live items");
+            if keys_of(&entry.meta)?.iter().any(|known| known == key) {
+                subject = Some(item.key.to_vec());
+            }
+            Ok(())
+        })?;
+    }
+    Ok(subject)
+}
+
 /// A row becomes another, comes or goes.
 pub(super) fn change(
     state: &impl Change,
     derived: &Derived<'_>,
     key: &[u8],
-    old: Option<&[u8]>,
+    old: &Old,
     new: Option<&[u8]>,
 ) -> Result<()> {
-    let before = old.and_then(|row| derived.subject(row));
+    let before = old.subject(state, derived, key)?;
     let after = new.and_then(|row| derived.subject(row));
     if before == after {
         return Ok(());
@@ -72,7 +92,8 @@ fn write(state: &impl Change, derived: &Derived<'_>, subject: &[u8], keys: &[Vec
     state.prune(derived.about(), subject);
 }
 
-/// Current rows about the same thing as `row`, that say otherwise.
+/// Current rows about the same thing as `row`, that say otherwise. One whose bytes are lost is not
+/// among them: it may say the same. It stays, and is answered as the lost row it is.
 pub fn contradicted(state: &impl Look, derived: &Derived<'_>, row: &[u8]) -> Result<Vec<Older>> {
     let Some(subject) = derived.subject(row) else { return Ok(Vec::new()) };
     let mut found = Vec::new();

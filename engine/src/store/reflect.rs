@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{Catalog, Store};
+use super::{Catalog, Snapshot, Store, Writes};
 use crate::error::Result;
 use crate::log::Lsn;
 use crate::log::record::{Commit, OpKind, Priority};
@@ -13,12 +13,14 @@ use crate::lookup::Tree;
 use crate::materialised::Materialised;
 use crate::ordered::Entry;
 use crate::parallel::in_parts;
-use crate::propagation::{Arrival, Policy};
+use crate::propagation::{Arrival, Item, Policy};
 use crate::rows::{self, Derived};
 use crate::schema::StructureId;
 
 /// An index entry to be made: its tree, its key, its LSN, and what it holds.
 type Made = (u16, Vec<u8>, Lsn, Option<Entry>);
+/// Those of one row.
+type Entries = SmallVec<[Made; 2]>;
 
 /// What a commit did in one structure.
 struct Part {
@@ -93,34 +95,61 @@ impl Store {
         let Some(deferred) = &known.deferred else { return Ok(()) };
         let structure = catalog.schema.by_id(id).expect("a catalogue knows its structures");
         let derived = Derived::of(structure).expect("only rows put entries off");
+        let set = |made| self.set_entries(known, derived.indexes.len(), made);
         deferred.work(|items| {
-            let made = in_parts(items, 1_024, |(lsn, key)| {
-                let before = self.snapshot_of(Arc::clone(catalog), lsn.saturating_sub(1));
-                let after = self.snapshot_of(Arc::clone(catalog), *lsn);
-                let mut made: SmallVec<[Made; 2]> = SmallVec::new();
-                rows::reindex(&before, &after, &derived, key, |tree, entry, mark| {
-                    made.push((tree.number, entry, *lsn, mark));
-                })?;
-                Ok(made)
-            })?;
-            let mut trees: Vec<Vec<Made>> = vec![Vec::new(); derived.indexes.len()];
-            for change in made.into_iter().flatten() {
-                trees[usize::from(change.0) - 1].push(change);
+            let made = in_parts(items, 1_024, |item| self.entries(catalog, &derived, item, false))?;
+            if made.iter().all(Option::is_some) {
+                return set(made);
             }
-            in_parts(&trees, 1, |made| {
-                let mut made: Vec<&Made> = made.iter().collect();
-                // In key order a tree is walked, not searched; of one key the LSNs keep theirs.
-                made.sort_by(|a, b| (&a.1, a.2).cmp(&(&b.1, b.2)));
-                for (tree, entry, lsn, mark) in made {
-                    known.set(*tree, entry, *lsn, mark.clone());
-                    if !self.keeps_all {
-                        known.ordered.prune(*tree, entry, self.floor());
-                    }
-                }
-                Ok(())
-            })?;
-            Ok(())
+            // Bytes before a change are lost: which entries it ends is told by those that are there
+            // when all before it were made.
+            let mut one = |item| set(vec![self.entries(catalog, &derived, item, true)?]);
+            items.iter().try_for_each(&mut one)
         })
+    }
+
+    /// What one change makes of a row's entries; `None`: the bytes before it are lost, and those of
+    /// earlier changes are not all `made`.
+    fn entries(
+        &self,
+        catalog: &Arc<Catalog>,
+        derived: &Derived<'_>,
+        (lsn, key): &Item,
+        made: bool,
+    ) -> Result<Option<Entries>> {
+        let at =
+            |lsn| Snapshot { writes: Writes::PutOff, ..self.snapshot_of(Arc::clone(catalog), lsn) };
+        let (before, after) = (at(lsn.saturating_sub(1)), at(*lsn));
+        let mut entries = Entries::new();
+        let told = rows::reindex(&before, &after, derived, key, made, |tree, entry, mark| {
+            entries.push((tree.number, entry, *lsn, mark));
+        })?;
+        Ok(told.then_some(entries))
+    }
+
+    fn set_entries(
+        &self,
+        known: &Materialised,
+        indexes: usize,
+        made: Vec<Option<Entries>>,
+    ) -> Result<()> {
+        let mut trees: Vec<Vec<Made>> = vec![Vec::new(); indexes];
+        for change in made.into_iter().flatten().flatten() {
+            trees[usize::from(change.0) - 1].push(change);
+        }
+        in_parts(&trees, 1, |made| {
+            let mut made: Vec<&Made> = made.iter().collect();
+            // In key order a tree is walked, not searched; of one key the LSNs keep theirs.
+            made.sort_by(|a, b| (&a.1, a.2).cmp(&(&b.1, b.2)));
+            for (tree, entry, lsn, mark) in made {
+                known.set(*tree, entry, *lsn, mark.clone());
+                if !self.keeps_all {
+                    known.ordered.prune(*tree, entry, self.floor());
+                }
+            }
+            Ok(())
+        })?;
+        Ok(())
     }
 
     /// The same for every structure.

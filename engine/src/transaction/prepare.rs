@@ -258,12 +258,7 @@ impl Transaction {
         touched: &mut Vec<(u16, Vec<u8>)>,
     ) -> Result<()> {
         let base = self.shared.store.snapshot(snapshot);
-        let Some(version) = base.get(derived.rows(), key)? else { return Ok(()) };
-        let row = base.value(&version.entry.slot)?;
-        for number in 0..derived.unique.len() {
-            let value = derived.unique_value(number, &row);
-            touched.extend(value.map(|value| (number as u16, value)));
-        }
+        touched.extend(rows::unique_values(&base, derived, key)?);
         Ok(())
     }
 }

@@ -8,14 +8,12 @@ use std::collections::BTreeMap;
 
 use super::exact::Exact;
 use super::{Made, View, incremental};
-use crate::codec::{Decoder, order};
+use crate::codec::Decoder;
 use crate::error::Result;
 use crate::log::Lsn;
-use crate::lookup::{Look, Tree};
-use crate::ordered::{Direction, Item, Range};
+use crate::lookup::{Look, Tree, each};
+use crate::ordered::Range;
 use crate::schema::Function;
-
-const PAGE: usize = 1_024;
 
 /// What the documents of one group come to.
 #[derive(Default)]
@@ -29,7 +27,7 @@ struct Sums {
 pub fn check(look: &dyn Look, view: &View<'_>, mut tell: impl FnMut(&[u8], String)) -> Result<u64> {
     let mut groups: BTreeMap<Vec<u8>, Sums> = BTreeMap::new();
     let mut places = 0;
-    each(look, Tree::new(view.source, 0), |item| {
+    each(look, Tree::new(view.source, 0), &Range::all(), |item| {
         let entry = item.entry.as_ref().expect("pages hold live items");
         let document = look.value(&entry.slot)?;
         let place = incremental::place(view, &item.key, item.lsn, &document);
@@ -44,9 +42,9 @@ pub fn check(look: &dyn Look, view: &View<'_>, mut tell: impl FnMut(&[u8], Strin
         Ok(())
     })?;
     let mut members = 0;
-    each(look, view.members(), |item| {
+    each(look, view.members(), &Range::all(), |item| {
         members += 1;
-        let group = group_at(view, &item.key)?;
+        let group = incremental::group_at(view, &item.key)?;
         let key = incremental::key_at(view, &group, &item.key)?;
         let place = match look.get(Tree::new(view.source, 0), &key)? {
             Some(version) => {
@@ -71,34 +69,13 @@ pub fn check(look: &dyn Look, view: &View<'_>, mut tell: impl FnMut(&[u8], Strin
     Ok(places + members)
 }
 
-fn group_at(view: &View<'_>, member: &[u8]) -> Result<Vec<u8>> {
-    let mut rest = member;
-    for _ in view.by {
-        order::skip(&mut rest)?;
-    }
-    Ok(member[..member.len() - rest.len()].to_vec())
-}
-
-fn each(look: &dyn Look, tree: Tree, mut visit: impl FnMut(&Item) -> Result<()>) -> Result<()> {
-    let mut after: Option<Box<[u8]>> = None;
-    loop {
-        let way = Direction::Forward;
-        let page = look.page(tree, &Range::all(), way, after.as_deref(), PAGE)?;
-        page.items.iter().try_for_each(&mut visit)?;
-        match page.next {
-            Some(next) => after = Some(next),
-            None => return Ok(()),
-        }
-    }
-}
-
 fn custom(
     look: &dyn Look,
     view: &View<'_>,
     groups: &BTreeMap<Vec<u8>, Sums>,
     tell: &mut impl FnMut(&[u8], String),
 ) -> Result<()> {
-    each(look, view.results(), |item| {
+    each(look, view.results(), &Range::all(), |item| {
         let entry = item.entry.as_ref().expect("pages hold live items");
         let made = Made::decode(&entry.meta)?;
         let stale = look.get(view.staleness(), &item.key)?.is_some();
@@ -112,14 +89,14 @@ fn custom(
         }
         Ok(())
     })?;
-    each(look, view.staleness(), |item| {
+    each(look, view.staleness(), &Range::all(), |item| {
         if !groups.contains_key(&item.key[..]) {
             tell(&item.key, "a group without documents is stale".to_owned());
         }
         Ok(())
     })?;
     let mut sizes = 0;
-    each(look, view.sizes(), |item| {
+    each(look, view.sizes(), &Range::all(), |item| {
         sizes += 1;
         let entry = item.entry.as_ref().expect("pages hold live items");
         let size = Decoder::new(&entry.meta).varint()?;
@@ -148,7 +125,7 @@ fn counted(
     tell: &mut impl FnMut(&[u8], String),
 ) -> Result<()> {
     let mut results = 0;
-    each(look, view.results(), |item| {
+    each(look, view.results(), &Range::all(), |item| {
         results += 1;
         let entry = item.entry.as_ref().expect("pages hold live items");
         let (count, sum) = incremental::figures(&entry.meta)?;

@@ -1,8 +1,6 @@
 //! What a change to a view's source does to the view, at the same LSN.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
+use super::old::{self, Before};
 use super::{Made, RESULTS, Stale, View, incremental};
 use crate::codec::{Decoder, order, put_bytes, put_varint};
 use crate::error::{Error, Result};
@@ -13,13 +11,6 @@ use crate::schema::{Function, StructureId};
 
 /// (source, view), for each view.
 pub type Views = [(StructureId, StructureId)];
-
-/// A version of a source's document that a change takes the place of.
-#[derive(Clone)]
-pub struct Before {
-    pub lsn: Lsn,
-    pub document: Arc<[u8]>,
-}
 
 /// A change of one document of `source`; `gone`: what was there may not be answered any more.
 pub(super) struct Moved<'a> {
@@ -69,7 +60,7 @@ pub(super) fn moved(
 }
 
 fn regroup(state: &impl Change, views: &Views, view: &View<'_>, change: &Moved<'_>) -> Result<()> {
-    let before = change.old.and_then(|old| view.group_of(change.key, &old.document));
+    let before = old::group(state, view, change)?;
     let after = change.new.and_then(|new| view.group_of(change.key, new));
     let joined = match &before {
         Some(group) => joined(state, view, group, change.key)?,
@@ -306,8 +297,7 @@ fn clear(state: &impl Change, view: &View<'_>, group: &[u8]) -> Result<()> {
 /// A stored document of a view, as a source of others.
 fn before(state: &impl Look, view: StructureId, group: &[u8]) -> Result<Option<Before>> {
     let Some(version) = state.get(Tree::new(view, RESULTS), group)? else { return Ok(None) };
-    let document = state.value(&version.entry.slot)?;
-    Ok(Some(Before { lsn: version.lsn, document }))
+    Before::of(state, &version).map(Some)
 }
 
 fn is_source(views: &Views, view: StructureId) -> bool {
@@ -412,8 +402,7 @@ pub fn forgotten(
             incremental::moved(state, views, &view, &gone)?;
             continue;
         }
-        let of = |before: &Before| view.group_of(key, &before.document);
-        let mut groups: BTreeSet<Vec<u8>> = versions.iter().filter_map(of).collect();
+        let mut groups = old::groups(state, &view, key, versions)?;
         // Versions may be gone that a result was made of.
         groups.extend(left(state, &view, key)?.into_iter().map(|place| place.group));
         state.erase(view.left(), key);
@@ -440,11 +429,9 @@ fn dissolve(
         leave(state, view, group, gone.key)?;
     }
     if is_source(views, view.id) {
-        let mut results = Vec::new();
-        for version in state.versions(view.results(), group)? {
-            let document = state.value(&version.entry.slot)?;
-            results.push(Before { lsn: version.lsn, document });
-        }
+        let versions = state.versions(view.results(), group)?;
+        let results = versions.iter().map(|version| Before::of(state, version));
+        let results = results.collect::<Result<Vec<_>>>()?;
         forgotten(state, views, view.id, group, &results, gone.lsn)?;
     }
     state.erase(view.results(), group);

@@ -2,16 +2,24 @@
 //!
 //! A count or sum is its group's result, its meta the exact figures. What is read in order has no
 //! result: a document's place among its group's members is all there is to keep.
+//!
+//! Where the bytes of a document that goes are lost, so is its amount: the sum is made again from
+//! the documents that stay. Where the bytes of one of those are lost, too, the sum cannot be told:
+//! the result has a slot that cannot be read in place of a document, and who reads it gets a
+//! `CorruptionError`, until a change of the group finds all its documents readable. A view of such
+//! a view keeps what it knew until then.
 
 use super::View;
 use super::exact::Exact;
-use super::follow::{Before, Moved, Views, inline, member_key, moved as follow};
+use super::follow::{Moved, Views, inline, member_key, moved as follow};
+use super::old::{self, Before};
 use crate::codec::msgpack::{self, Scalar};
 use crate::codec::order::{self, Indexable};
 use crate::codec::{Decoder, put_varint, write};
-use crate::error::Result;
-use crate::lookup::Change;
-use crate::ordered::Entry;
+use crate::error::{Error, Result};
+use crate::log::Pointer;
+use crate::lookup::{Change, Tree, each};
+use crate::ordered::{Entry, Range, Slot};
 use crate::schema::Function;
 
 pub(super) fn moved(
@@ -24,7 +32,8 @@ pub(super) fn moved(
         Function::Custom => unreachable!("a caller's view is not kept up by the difference"),
         Function::Count | Function::Sum { .. } => count(state, views, view, change),
         Function::Latest { .. } | Function::Top { .. } => {
-            rank(state, view, change);
+            let new = change.new.and_then(|new| place(view, change.key, change.lsn, new));
+            replace(state, view, old::place(state, view, change)?, new);
             Ok(())
         }
     }
@@ -44,28 +53,30 @@ pub(super) fn share(view: &View<'_>, key: &[u8], document: &[u8]) -> Option<(Vec
 }
 
 fn count(state: &impl Change, views: &Views, view: &View<'_>, change: &Moved<'_>) -> Result<()> {
-    let before = change.old.and_then(|old| share(view, change.key, &old.document));
+    let before = old::share(state, view, change)?;
     let after = change.new.and_then(|new| share(view, change.key, new));
-    let group = |share: &Option<(Vec<u8>, Exact)>| {
-        share.as_ref().map(|(group, _)| member_key(group, change.key))
-    };
-    replace(state, view, group(&before), group(&after));
+    let member = |group: &Vec<u8>| member_key(group, change.key);
+    let (old, new) = (before.as_ref(), after.as_ref());
+    replace(state, view, old.map(|(group, _)| member(group)), new.map(|(group, _)| member(group)));
     match (before, after) {
         (Some((from, amount)), Some((to, new))) if from == to => {
-            adjust(state, views, view, change, &to, 0, &new.plus(&amount.negated()))
+            let amount = amount.map(|amount| new.plus(&amount.negated()));
+            adjust(state, views, view, change, &to, 0, amount)
         }
         (before, after) => {
             if let Some((group, amount)) = before {
-                adjust(state, views, view, change, &group, -1, &amount.negated())?;
+                let amount = amount.map(|amount| amount.negated());
+                adjust(state, views, view, change, &group, -1, amount)?;
             }
             if let Some((group, amount)) = after {
-                adjust(state, views, view, change, &group, 1, &amount)?;
+                adjust(state, views, view, change, &group, 1, Some(amount))?;
             }
             Ok(())
         }
     }
 }
 
+/// `amount`: what the sum grows by; `None`: that is not known.
 fn adjust(
     state: &impl Change,
     views: &Views,
@@ -73,32 +84,79 @@ fn adjust(
     change: &Moved<'_>,
     group: &[u8],
     more: i64,
-    amount: &Exact,
+    amount: Option<Exact>,
 ) -> Result<()> {
-    if more == 0 && *amount == Exact::default() {
+    if more == 0 && amount == Some(Exact::default()) {
         return Ok(());
     }
     let known = state.get(view.results(), group)?;
     let (mut count, mut sum) = (0, Exact::default());
+    let mut lost = None;
     if let Some(known) = &known {
         (count, sum) = figures(&known.entry.meta)?;
     }
     let count = count.saturating_add_signed(more);
-    let sum = sum.plus(amount);
+    let has_sum = known.as_ref().is_none_or(|known| check_told(&known.entry).is_ok());
+    match amount.filter(|_| has_sum) {
+        Some(amount) => sum = sum.plus(&amount),
+        None => (sum, lost) = sum_again(state, view, group)?,
+    }
+    let old = known.as_ref().map(|known| Before::of(state, known)).transpose()?;
     let document = (count > 0).then(|| document(view, count, &sum));
     let entry = document.as_ref().map(|document| {
         let mut meta = Vec::with_capacity(16);
         put_varint(&mut meta, count);
         sum.put(&mut meta);
-        Entry::with_meta(meta, inline(document.clone()))
+        Entry::with_meta(meta, lost.clone().unwrap_or_else(|| inline(document.clone())))
     });
     state.set(view.results(), group, entry);
-    let old = match &known {
-        Some(known) => Some(Before { lsn: known.lsn, document: state.value(&known.entry.slot)? }),
-        None => None,
-    };
+    if lost.is_some() {
+        return Ok(());
+    }
     let new = document.as_deref();
     follow(state, views, view.id, &Moved { key: group, old: old.as_ref(), new, ..*change })
+}
+
+/// Whether the figures of a result are known.
+pub(super) fn check_told(entry: &Entry) -> Result<()> {
+    match &entry.slot {
+        Slot::Stored(lost) => Err(Error::corruption(format!(
+            "the sum of this group cannot be told: the value of LSN {} is lost, which is part of \
+             it; put or delete its row, or restore it from a backup and rebuild the view",
+            lost.lsn
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// A slot for what cannot be told for want of this one. No frame begins behind another's first
+/// byte, so that it cannot be read even if what was lost comes back.
+fn untold(lost: Slot) -> Slot {
+    match lost {
+        Slot::Stored(Pointer { segment, offset, length, lsn }) => {
+            Slot::Stored(Pointer { segment, offset: offset + 1, length: length - 1, lsn })
+        }
+        _ => unreachable!("only what is stored in the log can be lost"),
+    }
+}
+
+/// The sum of a group's documents; a slot if the bytes of one are lost.
+fn sum_again(state: &impl Change, view: &View<'_>, group: &[u8]) -> Result<(Exact, Option<Slot>)> {
+    let (mut sum, mut lost) = (Exact::default(), None);
+    each(state, view.members(), &Range::prefix(group), |member| {
+        let key = key_at(view, group, &member.key)?;
+        let Some(version) = state.get(Tree::new(view.source, 0), &key)? else { return Ok(()) };
+        match Before::of(state, &version)?.document {
+            Some(document) => {
+                if let Some((_, amount)) = share(view, &key, &document) {
+                    sum = sum.plus(&amount);
+                }
+            }
+            None => lost = Some(untold(version.entry.slot)),
+        }
+        Ok(())
+    })?;
+    Ok((sum, lost))
 }
 
 /// The exact figures of a result.
@@ -147,12 +205,6 @@ pub(super) fn place(view: &View<'_>, key: &[u8], lsn: u64, document: &[u8]) -> O
     Some(place)
 }
 
-fn rank(state: &impl Change, view: &View<'_>, change: &Moved<'_>) {
-    let old = change.old.and_then(|old| place(view, change.key, old.lsn, &old.document));
-    let new = change.new.and_then(|new| place(view, change.key, change.lsn, new));
-    replace(state, view, old, new);
-}
-
 /// A document's place among the members becomes another.
 fn replace(state: &impl Change, view: &View<'_>, old: Option<Vec<u8>>, new: Option<Vec<u8>>) {
     if old == new {
@@ -164,6 +216,15 @@ fn replace(state: &impl Change, view: &View<'_>, old: Option<Vec<u8>>, new: Opti
     if let Some(new) = new {
         state.set(view.members(), &new, Some(Entry::mark()));
     }
+}
+
+/// The group that a place is in.
+pub(super) fn group_at(view: &View<'_>, place: &[u8]) -> Result<Vec<u8>> {
+    let mut rest = place;
+    for _ in view.by {
+        order::skip(&mut rest)?;
+    }
+    Ok(place[..place.len() - rest.len()].to_vec())
 }
 
 /// The key of the document at a place.

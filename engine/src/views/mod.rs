@@ -19,10 +19,12 @@ mod exact;
 mod follow;
 mod incremental;
 pub mod key;
+mod old;
 mod read;
 
 pub use check::check;
-pub use follow::{Before, changed, forgotten, result};
+pub use follow::{changed, forgotten, result};
+pub use old::Before;
 pub use read::{Input, Stored, find, groups, inputs, stale, stale_groups};
 
 use xxhash_rust::xxh3::xxh3_64;

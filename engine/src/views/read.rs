@@ -7,7 +7,7 @@ use crate::codec::{order, write};
 use crate::error::Result;
 use crate::events::PENDING_LSN;
 use crate::log::Lsn;
-use crate::lookup::{Look, Tree};
+use crate::lookup::{Look, Tree, each};
 use crate::ordered::{Direction, Range, Version};
 use crate::schema::{Function, StructureId};
 
@@ -38,7 +38,10 @@ pub fn find(look: &dyn Look, view: &View<'_>, group: &[u8]) -> Result<Option<Sto
     let Some(version) = look.get(view.results(), group)? else { return Ok(None) };
     let input = match view.function {
         Function::Custom => Made::decode(&version.entry.meta)?.input,
-        _ => look.lsn(),
+        _ => {
+            incremental::check_told(&version.entry)?;
+            look.lsn()
+        }
     };
     let document = look.value(&version.entry.slot)?;
     Ok(Some(Stored { lsn: version.lsn, input, document }))
@@ -85,21 +88,12 @@ pub fn stale_groups(
 
 /// Everything that belongs to a group, in the order in which it was written.
 pub fn inputs(look: &dyn Look, view: &View<'_>, group: &[u8]) -> Result<Vec<Input>> {
-    const PAGE: usize = 1_024;
-    let range = Range::prefix(group);
-    let (mut found, mut after) = (Vec::new(), None::<Box<[u8]>>);
-    loop {
-        let way = Direction::Forward;
-        let page = look.page(view.members(), &range, way, after.as_deref(), PAGE)?;
-        for item in &page.items {
-            let key = incremental::key_at(view, group, &item.key)?;
-            found.extend(input(look, view, key)?);
-        }
-        match page.next {
-            Some(next) => after = Some(next),
-            None => break,
-        }
-    }
+    let mut found = Vec::new();
+    each(look, view.members(), &Range::prefix(group), |item| {
+        let key = incremental::key_at(view, group, &item.key)?;
+        found.extend(input(look, view, key)?);
+        Ok(())
+    })?;
     found.sort_by(|a, b| a.lsn.cmp(&b.lsn).then_with(|| a.key.cmp(&b.key)));
     Ok(found)
 }
