@@ -130,6 +130,8 @@ class Model:
         if sure:
             return True
         recently = {place for place, lsn in self.idle.items() if lsn > writes.snapshot}
+        linked = {"things": "vectors", "vectors": "things"}
+        recently |= {(linked.get(name, name), key) for name, key in recently}
         if changed or recently & touched:
             return None
         # A row's deletion takes its vector with it, and a vector needs its row.
