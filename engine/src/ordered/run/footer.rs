@@ -141,11 +141,15 @@ impl Footer {
         let footer =
             Self { info: own, filter, filter_lines, filter_fold, directory, directory_bytes };
         let reserved = content[FIELDS_BYTES..].iter().all(|byte| *byte == 0);
-        if !(magic && version == VERSION && same_database && reserved && footer.fits()) {
+        if !(magic && version == VERSION && same_database && reserved) {
             return Err(damaged(path, "the footer contradicts itself"));
         }
         if footer.info != *info {
             return Err(damaged(path, "another run than the checkpoint names"));
+        }
+        // Only now is its length that of a file, which the places in it are measured against.
+        if !footer.fits() {
+            return Err(damaged(path, "the footer contradicts itself"));
         }
         Ok(footer)
     }

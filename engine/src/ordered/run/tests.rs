@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::footer::{FOOTER_BYTES, Footer};
+use super::frame::Seal;
 use super::*;
 use crate::codec::Decoder;
 use crate::error::{ErrorKind, Result};
@@ -352,6 +354,28 @@ fn another_run_in_its_place_is_refused() {
     }
     storage.rename(&path(1), &path(2)).unwrap();
     assert_eq!(kind(DATABASE, &RunInfo { uid: 2, ..info }), Some(ErrorKind::Corruption));
+}
+
+#[test]
+fn a_footer_that_states_an_impossible_length_overflowed() {
+    let storage = MemoryStorage::new();
+    let info = write(&storage, 1, &small());
+    let bytes = bytes_of(&storage, 1);
+    let sound: [u8; FOOTER_BYTES] = *bytes.last_chunk().unwrap();
+    assert!(Footer::decode(&sound, &DATABASE, &info, "run").is_ok());
+    let offset = info.bytes - FOOTER_BYTES as u64;
+    // Length, filter and its lines, which the directory seems to follow at 0.
+    let places = [(0, 0, 0), (5, 0, 0), (511, 0, 0), (u64::MAX, u64::MAX - 1, 1)];
+    for (length, filter, lines) in places {
+        let mut footer = sound;
+        for (at, word) in [(72, length), (80, filter), (88, lines), (104, 0)] {
+            footer[at..at + 8].copy_from_slice(&u64::to_le_bytes(word));
+        }
+        let (content, sum) = footer.split_last_chunk_mut::<SUM_BYTES>().unwrap();
+        *sum = Seal::new(&DATABASE, info.structure, 1).sum(content, offset).to_le_bytes();
+        let refused = Footer::decode(&footer, &DATABASE, &info, "run").unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Corruption);
+    }
 }
 
 #[test]
