@@ -78,6 +78,17 @@ fn edits(writes: u8) -> Vec<Seed> {
         ("remove", vec![0, 0x2E, 0x00, 0x00]),
         ("remove_marker", vec![writes, 0x0E, 0x00, 0x00]),
         ("exchange", vec![0, 0x1F, 0x00, 0x00, 0x02]),
+        ("with_runs", vec![8]),
+        ("with_runs_resealed", vec![10 | writes]),
+        ("with_runs_upkeep", vec![8 | 16 | writes]),
+        ("marker_resealed", vec![2, 0x04, 0x09, 0x00, 0xFF]),
+        ("graph_resealed", vec![10, 0x11, 0x0A, 0x00, 0x01]),
+        ("run_flip", vec![8 | writes, 0x50, 0x20, 0x80, 0x01, 0x70, 0x40, 0x80, 0x80]),
+        ("run_flip_resealed", vec![10 | 16 | writes, 0x60, 0x20, 0x80, 0x01]),
+        ("run_copy_resealed", vec![10, 0x3B, 0x10, 0x80, 0x40, 0x00]),
+        ("run_footer_resealed", vec![10 | writes, 0x26, 0x38, 0x82, 0x07, 0x00, 0x00, 0x00]),
+        ("run_remove", vec![8 | writes, 0x5E, 0x00, 0x80]),
+        ("run_exchange_resealed", vec![10, 0x5F, 0x00, 0x80, 0x16]),
     ]
 }
 
@@ -338,6 +349,11 @@ fn runs() -> Vec<Seed> {
         ("block", [&[1][..], &data].concat()),
         ("directory", [&[2][..], trees].concat()),
         ("index", [&[3][..], &index].concat()),
+        ("sound_resealed", vec![4]),
+        ("flip_resealed", vec![4, 0x10, 0, 1]),
+        ("footer_resealed", vec![4, 0xFF, 0x03, 0x80, 0x20, 0x02, 0xFF]),
+        // Mode 9 is mode 4; of many changed bytes some make the length in the footer too small.
+        ("impossible_length", [&[9, 0x49, 0x2A][..], &[5; 103], &[5, 0xF4, 0x3D]].concat()),
     ]
 }
 

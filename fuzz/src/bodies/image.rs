@@ -1,7 +1,8 @@
 //! Small databases to damage, and edits that damage them.
 //!
 //! Every image holds each kind of structure, several segments, groups of several commits and two
-//! epochs. They are made once, by the engine itself, with its clock and its random numbers pinned.
+//! epochs; one has runs, graphs and views besides. They are made once, by the engine itself, with
+//! its clock and its random numbers pinned.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -16,7 +17,8 @@ use waferdb::storage::simulated::SimulatedStorage;
 use waferdb::transaction::{self, Precondition, TransactionOptions};
 
 use super::database::dump;
-use super::{reseal, take, take_u8, take_u16};
+use super::reseal::{self, Sums};
+use super::{take, take_u8, take_u16};
 
 const SCHEMA: &str = r#"{"structures":[
   {"name":"facts","kind":"rows","codec":"msgpack","indexes":[["user"]],"unique":[["email"]]},
@@ -29,6 +31,15 @@ const SCHEMA: &str = r#"{"structures":[
   {"name":"entities","kind":"graph"}]}"#;
 /// Declared by the second writer.
 const LATER: &str = r#"{"structures":[{"name":"later","kind":"context"}]}"#;
+const LATER_WITH_VIEWS: &str = r#"{"structures":[
+  {"name":"facts","kind":"rows","codec":"msgpack","indexes":[["user"]],"unique":[["email"]]},
+  {"name":"later","kind":"context"},
+  {"name":"tally","kind":"view","source":"facts","by":["user"],"function":{"name":"count"}},
+  {"name":"latest","kind":"view","source":"facts","by":["user"],
+   "function":{"name":"latest","n":2}},
+  {"name":"tallies","kind":"view","source":"tally","by":["user"],"function":{"name":"count"}}]}"#;
+/// So few vectors are sealed that the image has graphs.
+const SEAL_VECTORS: usize = 4;
 
 const SEGMENT_BYTES: u64 = 8 << 10;
 const EDITS_MAX: usize = 24;
@@ -37,6 +48,52 @@ const EDITS_MAX: usize = 24;
 pub struct Image {
     pub files: Vec<(String, Vec<u8>)>,
     pub dumps: BTreeMap<Lsn, Vec<String>>,
+    derived: Vec<Derived>,
+}
+
+/// A run or a graph of a sound image: how it is sealed, and the sum that checkpoints have of it.
+struct Derived {
+    path: String,
+    bytes: usize,
+    sum: u64,
+    sealed: Sealed,
+}
+
+enum Sealed {
+    Run(Sums),
+    Graph { database: [u8; 16], structure: u32, uid: u64 },
+}
+
+impl Derived {
+    fn of(path: &str, bytes: &[u8], database: [u8; 16], vectors: u32) -> Option<Self> {
+        let (directory, name) = path.split_once('/')?;
+        let uid = name.split_once('.')?.0.parse().ok()?;
+        let (sum, sealed) = match directory {
+            "runs" => {
+                let footer = &bytes[bytes.len() - 512..];
+                let structure = reseal::u64_at(footer, 112) >> 32;
+                let sums = Sums::of(bytes, &database, structure as u32, uid);
+                (reseal::u64_at(footer, 64), Sealed::Run(sums))
+            }
+            "graphs" => {
+                let sum = reseal::graph_hash(bytes, &database, vectors, uid);
+                (sum, Sealed::Graph { database, structure: vectors, uid })
+            }
+            _ => return None,
+        };
+        Some(Self { path: path.to_owned(), bytes: bytes.len(), sum, sealed })
+    }
+
+    /// Its new sum, where it is as long as it was.
+    fn reseal(&self, bytes: &mut [u8]) -> Option<u64> {
+        let as_long = bytes.len() == self.bytes;
+        as_long.then(|| match self.sealed {
+            Sealed::Run(ref sums) => sums.reseal(bytes),
+            Sealed::Graph { database, structure, uid } => {
+                reseal::graph_hash(bytes, &database, structure, uid)
+            }
+        })
+    }
 }
 
 pub fn options(mode: Mode) -> Options {
@@ -52,38 +109,70 @@ pub fn options(mode: Mode) -> Options {
     }
 }
 
-/// One cleanly closed, and one whose writer was cut off.
-pub fn images() -> &'static [Image; 2] {
-    static IMAGES: OnceLock<[Image; 2]> = OnceLock::new();
+/// One cleanly closed, one whose writer was cut off, and one with runs, graphs and views.
+pub fn images() -> &'static [Image; 3] {
+    static IMAGES: OnceLock<[Image; 3]> = OnceLock::new();
     IMAGES.get_or_init(|| make().expect("the engine writes to a sound disk"))
 }
 
-fn make() -> Result<[Image; 2]> {
+fn make() -> Result<[Image; 3]> {
+    let (closed, cut_off) = of_log(LATER, false)?;
+    let (with_runs, _) = of_log(LATER_WITH_VIEWS, true)?;
+    Ok([closed, cut_off, with_runs])
+}
+
+/// Closed, and cut off before.
+fn of_log(later: &str, with_runs: bool) -> Result<(Image, Image)> {
     let storage = Arc::new(SimulatedStorage::new(1));
     let mut dumps = BTreeMap::new();
     let open = |schema| {
         let schema = Schema::from_json(schema)?;
-        Database::open(storage.clone(), options(Mode::ReadWrite), Some(schema))
+        let seal_vectors = with_runs.then_some(SEAL_VECTORS);
+        let options = Options { seal_vectors, ..options(Mode::ReadWrite) };
+        Database::open(storage.clone(), options, Some(schema))
     };
     let db = open(SCHEMA)?;
     note(&db, &mut dumps)?;
     for number in 0..10 {
         write(&db, number)?;
         note(&db, &mut dumps)?;
+        if with_runs && number == 4 {
+            derive(&db)?;
+        }
     }
     db.close()?;
-    let db = open(LATER)?;
+    let db = open(later)?;
     note(&db, &mut dumps)?;
     for number in 10..20 {
         write(&db, number)?;
         note(&db, &mut dumps)?;
+        if with_runs && number == 17 {
+            derive(&db)?;
+        }
     }
     erase(&db)?;
     note(&db, &mut dumps)?;
     db.flush()?;
-    let cut_off = Image { files: files(&storage.clone_durable()), dumps: dumps.clone() };
+    let cut_off = image(&storage.clone_durable(), dumps.clone());
     db.close()?;
-    Ok([Image { files: files(&storage), dumps }, cut_off])
+    Ok((image(&storage, dumps), cut_off))
+}
+
+fn image(storage: &SimulatedStorage, dumps: BTreeMap<Lsn, Vec<String>>) -> Image {
+    let files = files(storage);
+    let marker = files.iter().find(|(path, _)| path == "DATABASE").expect("it was created");
+    let database = marker.1[8..24].try_into().expect("sixteen bytes");
+    let derived = |(path, bytes): &(String, Vec<u8>)| Derived::of(path, bytes, database, VECTORS);
+    Image { derived: files.iter().filter_map(derived).collect(), files, dumps }
+}
+
+/// Number of `embeddings`, the third of the schema.
+const VECTORS: u32 = 3;
+
+/// Runs and graphs of what there is.
+fn derive(db: &Database) -> Result<()> {
+    while db.drain_vectors(None, db.lsn()?)? {}
+    db.flush_memtables().map(drop)
 }
 
 fn files(storage: &SimulatedStorage) -> Vec<(String, Vec<u8>)> {
@@ -155,13 +244,45 @@ pub struct Edited {
     /// Checksums were made to hold again, so what it says need not be what was written.
     pub resealed: bool,
     pub writes: bool,
+    /// After writing, flush and merge.
+    pub upkeep: bool,
+}
+
+impl Image {
+    /// Every checksum; where a run or a graph has another than checkpoints say, those follow.
+    fn reseal(&self, files: &mut [(String, Vec<u8>)]) {
+        let mut changed = Vec::new();
+        for derived in &self.derived {
+            let file = files.iter_mut().find(|(path, _)| *path == derived.path);
+            let sum = file.and_then(|(_, bytes)| derived.reseal(bytes));
+            let sum = sum.filter(|sum| *sum != derived.sum);
+            changed.extend(sum.map(|sum| (derived.sum.to_le_bytes(), sum.to_le_bytes())));
+        }
+        for (path, bytes) in files {
+            if path == "DATABASE" {
+                reseal::marker(bytes);
+            }
+            if !path.ends_with(".wal") {
+                continue;
+            }
+            for (old, new) in &changed {
+                for at in 0..bytes.len().saturating_sub(7) {
+                    if bytes[at..at + 8] == *old {
+                        bytes[at..at + 8].copy_from_slice(new);
+                    }
+                }
+            }
+            reseal::segment(bytes);
+        }
+    }
 }
 
 impl Edited {
-    /// The first byte: which image, whether to reseal, whether to write. Then edits.
+    /// The first byte: which image (1: cut off, 8: with runs), whether to reseal (2), whether to
+    /// write (4) and then also to flush and merge (16). Then edits.
     pub fn of(mut input: &[u8]) -> Self {
         let mode = take_u8(&mut input);
-        let image = &images()[usize::from(mode & 1)];
+        let image = &images()[if mode & 8 == 0 { usize::from(mode & 1) } else { 2 }];
         let mut files = image.files.clone();
         for _ in 0..EDITS_MAX {
             if input.is_empty() {
@@ -171,10 +292,9 @@ impl Edited {
         }
         let resealed = mode & 2 != 0;
         if resealed {
-            let segments = files.iter_mut().filter(|(path, _)| path.ends_with(".wal"));
-            segments.for_each(|(_, bytes)| reseal::segment(bytes));
+            image.reseal(&mut files);
         }
-        Self { image, files, resealed, writes: mode & 4 != 0 }
+        Self { image, files, resealed, writes: mode & 4 != 0, upkeep: mode & 16 != 0 }
     }
 
     pub fn storage(&self) -> SimulatedStorage {
@@ -184,12 +304,14 @@ impl Edited {
     }
 }
 
-/// One edit: what to do (low half) in which file (high half), where, and with what.
+/// One edit: what to do (low half) in which file (high half, and the high bit of the place as 16),
+/// where, and with what.
 fn edit(files: &mut Vec<(String, Vec<u8>)>, input: &mut &[u8]) {
     let action = take_u8(input);
-    let file = usize::from(action >> 4) % files.len().max(1);
+    let place = usize::from(take_u16(input));
+    let file = (usize::from(action >> 4) | place >> 15 << 4) % files.len().max(1);
     let Some((_, bytes)) = files.get_mut(file) else { return };
-    let at = usize::from(take_u16(input)) % bytes.len().max(1);
+    let at = (place & 0x7FFF) % bytes.len().max(1);
     match action & 15 {
         0..=3 => {
             let mask = take_u8(input);

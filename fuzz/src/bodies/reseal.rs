@@ -16,7 +16,7 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
@@ -190,4 +190,73 @@ pub fn frame(bytes: &mut [u8], place: RecordPlace, lsn: u64) {
     let Ok(frame) = Frame::parse(bytes, 0) else { return };
     let sum = place.identity.value_sum(frame.value_hash, frame.structure, frame.key_hash, lsn);
     frame.seal(bytes, sum, &place);
+}
+
+/// Where the checksums of a sound run stand: its blocks, filter pages and directory, the footer
+/// last. A run does not say so by itself, or its index would have to be followed.
+pub struct Sums {
+    seed: u64,
+    uid: u64,
+    ends: Vec<usize>,
+}
+
+const RUN_FOOTER_BYTES: usize = 512;
+const RUN_ROOT_AT: usize = 64;
+
+impl Sums {
+    pub fn of(bytes: &[u8], database: &[u8; 16], structure: u32, uid: u64) -> Self {
+        let seed = xxh3_64_with_seed(database, u64::from(structure));
+        let mut sums = Self { seed, uid, ends: Vec::new() };
+        let mut start = 0;
+        let footer = bytes.len() - RUN_FOOTER_BYTES;
+        let holds = |start: usize, end: usize| {
+            u64_at(bytes, end - 8) == sums.sum(&bytes[start..end - 8], start)
+        };
+        let mut ends = Vec::new();
+        while let Some(end) = (start + 9..=footer).find(|end| holds(start, *end)) {
+            ends.push(end);
+            start = end;
+        }
+        assert!(holds(footer, bytes.len()) && bytes[start..footer].iter().all(|byte| *byte == 0));
+        sums.ends = ends;
+        sums
+    }
+
+    fn sum(&self, bytes: &[u8], start: usize) -> u64 {
+        let place = [self.uid.to_le_bytes(), (start as u64).to_le_bytes()].concat();
+        xxh3_64_with_seed(bytes, self.seed) ^ xxh3_64(&place)
+    }
+
+    /// Of a run as long as the sound one; its new root.
+    pub fn reseal(&self, bytes: &mut [u8]) -> u64 {
+        let mut start = 0;
+        let mut all = Vec::new();
+        for end in &self.ends {
+            let sum = self.sum(&bytes[start..end - 8], start).to_le_bytes();
+            bytes[end - 8..*end].copy_from_slice(&sum);
+            all.extend_from_slice(&sum);
+            start = *end;
+        }
+        let root = xxh3_64(&all);
+        let footer = bytes.len() - RUN_FOOTER_BYTES;
+        bytes[footer + RUN_ROOT_AT..][..8].copy_from_slice(&root.to_le_bytes());
+        let end = bytes.len() - 8;
+        let sum = self.sum(&bytes[footer..end], footer);
+        bytes[end..].copy_from_slice(&sum.to_le_bytes());
+        root
+    }
+}
+
+/// The hash that a checkpoint has of a graph's file.
+pub fn graph_hash(bytes: &[u8], database: &[u8; 16], structure: u32, uid: u64) -> u64 {
+    let seed = xxh3_64_with_seed(database, u64::from(structure));
+    xxh3_64_with_seed(bytes, seed) ^ xxh3_64(&uid.to_le_bytes())
+}
+
+/// The file `DATABASE`.
+pub fn marker(bytes: &mut [u8]) {
+    if bytes.len() == 32 {
+        let sum = xxh3_64(&bytes[..24]);
+        bytes[24..].copy_from_slice(&sum.to_le_bytes());
+    }
 }

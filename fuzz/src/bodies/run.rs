@@ -1,8 +1,8 @@
-//! Run files: edits of a sound one, and any content under checksums that hold.
+//! Run files: edits of a sound one, bare and under new checksums, and any content under them.
 //!
 //! The file around a content is put together here from docs/format.md, "Run", alone.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use waferdb::log::{Lsn, Pointer};
 use waferdb::ordered::run::{BlockCache, DatabaseId, RUNS_DIR, Run, RunInfo, RunWriter, path};
@@ -11,6 +11,7 @@ use waferdb::storage::memory::MemoryStorage;
 use waferdb::storage::{Cause, Open, Share, Storage, read_exact_at};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use super::reseal::{self, Sums};
 use super::{take, take_u8, take_u16};
 
 const DATABASE: DatabaseId = *b"0123456789abcdef";
@@ -20,10 +21,12 @@ const STRUCTURE: u32 = 7;
 const STEPS_MAX: usize = 1 << 22;
 
 /// Mode: 0 edits (offset, mask) of a sound run; 1 the content of its only block; 2 of its
-/// directory; 3 of an index block over a block of data.
+/// directory; 3 of an index block over a block of data; 4 edits (offset, mask) that are resealed,
+/// and that the checkpoint knows of.
 pub fn run(mut input: &[u8]) {
-    match take_u8(&mut input) & 3 {
+    match take_u8(&mut input) % 5 {
         0 => edited(input),
+        4 => walk(&resealed(input)),
         1 => walk(&image(&[input], None, 0)),
         2 => walk(&image(&[], Some(input), 0)),
         _ => walk(&image(&[&data_content(), input], None, 1)),
@@ -38,9 +41,13 @@ fn rows() -> Vec<(Vec<u8>, Lsn, Option<Entry>)> {
     (1..40).map(|n| (format!("mem:{n:04}").into_bytes(), n, stored(n))).collect()
 }
 
-fn sound() -> (MemoryStorage, RunInfo) {
-    let storage = MemoryStorage::new();
-    storage.create_dir(RUNS_DIR).expect("memory");
+fn sound() -> &'static (Vec<u8>, RunInfo) {
+    static SOUND: OnceLock<(Vec<u8>, RunInfo)> = OnceLock::new();
+    SOUND.get_or_init(write)
+}
+
+fn write() -> (Vec<u8>, RunInfo) {
+    let storage = empty();
     let lsns = (0, Lsn::MAX);
     let writer = RunWriter::create(&storage, DATABASE, 1, STRUCTURE, Cause::Flush, lsns, 40);
     let mut writer = writer.expect("memory");
@@ -48,32 +55,41 @@ fn sound() -> (MemoryStorage, RunInfo) {
         writer.push(TREE, &key, lsn, entry.as_ref(), true).expect("in order");
     }
     let (info, _) = writer.finish().expect("memory");
-    (storage, info)
-}
-
-fn put(storage: &MemoryStorage, bytes: &[u8]) {
-    let file = storage.open(&path(1), Open::Write).expect("it is there");
-    let share = Share::new(STRUCTURE, Cause::Flush, bytes.len());
-    file.write_at(bytes, 0, &[share]).expect("memory");
-}
-
-fn opened(storage: &MemoryStorage, info: &RunInfo) -> Option<Arc<Run>> {
-    Run::open(storage, DATABASE, info, Arc::new(BlockCache::new(1 << 20))).ok().map(Arc::new)
-}
-
-/// What is read is what was written, or refused.
-fn edited(mut input: &[u8]) {
-    let (storage, info) = sound();
     let mut bytes = vec![0; info.bytes as usize];
     let file = storage.open(&path(1), Open::Read).expect("it is there");
     assert!(read_exact_at(&*file, &mut bytes, 0).expect("memory"));
-    let before = bytes.clone();
+    (bytes, info)
+}
+
+fn empty() -> MemoryStorage {
+    let storage = MemoryStorage::new();
+    storage.create_dir(RUNS_DIR).expect("memory");
+    storage
+}
+
+fn opened(bytes: &[u8], info: &RunInfo) -> Option<Arc<Run>> {
+    let storage = empty();
+    let file = storage.open(&path(1), Open::Create).expect("it is new");
+    let share = Share::new(STRUCTURE, Cause::Flush, bytes.len());
+    file.write_at(bytes, 0, &[share]).expect("memory");
+    Run::open(&storage, DATABASE, info, Arc::new(BlockCache::new(1 << 16))).ok().map(Arc::new)
+}
+
+/// The sound run with bytes changed: offset, mask, and so on.
+fn edits(mut input: &[u8]) -> Vec<u8> {
+    let mut bytes = sound().0.clone();
     while !input.is_empty() {
         let at = usize::from(take_u16(&mut input)) % bytes.len();
         bytes[at] ^= take_u8(&mut input);
     }
-    put(&storage, &bytes);
-    let run = opened(&storage, &info);
+    bytes
+}
+
+/// What is read is what was written, or refused.
+fn edited(input: &[u8]) {
+    let (before, info) = sound();
+    let bytes = &edits(input);
+    let run = opened(bytes, info);
     assert!(bytes != before || run.is_some());
     let Some(run) = run else { return };
     assert_eq!(run.verify().is_ok(), bytes == before, "every byte counts");
@@ -82,6 +98,18 @@ fn edited(mut input: &[u8]) {
             assert_eq!(state, Some((lsn, entry)));
         }
     }
+}
+
+/// Behind checksums that hold, any footer, filter, directory and blocks are read.
+fn resealed(input: &[u8]) -> (Vec<u8>, RunInfo) {
+    static SUMS: OnceLock<Sums> = OnceLock::new();
+    let mut bytes = edits(input);
+    let sums = SUMS.get_or_init(|| Sums::of(&sound().0, &DATABASE, STRUCTURE, 1));
+    let root = sums.reseal(&mut bytes);
+    let word = |at: usize| reseal::u64_at(&bytes, bytes.len() - 512 + at);
+    let bounds = RunInfo { first_lsn: word(40), last_lsn: word(48), ..sound().1 };
+    let info = RunInfo { entries: word(56), root, ..bounds };
+    (bytes, info)
 }
 
 /// The content of a block: one entry "a", a mark of LSN 3.
@@ -143,11 +171,7 @@ fn image(contents: &[&[u8]], directory: Option<&[u8]>, height: u8) -> (Vec<u8>, 
 
 /// Every way to read it: an answer or an error, and an end.
 fn walk((bytes, info): &(Vec<u8>, RunInfo)) {
-    let (storage, _) = sound();
-    put(&storage, bytes);
-    let length = bytes.len() as u64;
-    storage.open(&path(1), Open::Write).expect("there").truncate(length).expect("memory");
-    let Some(run) = opened(&storage, info) else { return };
+    let Some(run) = opened(bytes, info) else { return };
     let verified = run.verify().is_ok();
     for tree in run.trees().take(3).collect::<Vec<_>>() {
         let mut shown = [0, 0];
