@@ -4,7 +4,12 @@
 # constraints.txt pins it. Two stamps say what is done: .venv/.tools and .venv/.built.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-FUZZ_SECONDS ?= 60
+# Executions of each parser's target, of the whole image's, steps of the API's; seconds of each of
+# the former at most (0: until they are done, which takes hours).
+FUZZ_RUNS ?= 10000000
+FUZZ_IMAGE_RUNS ?= 200000
+FUZZ_STEPS ?= 200000
+FUZZ_SECONDS ?= 0
 CARGO_FUZZ_VERSION := 0.13.2
 
 VENV := $(CURDIR)/.venv
@@ -95,11 +100,19 @@ crash-kernel: setup ## kills, power cuts and failing system calls of a real kern
 		WAFERDB_SYSCALLS=all WAFERDB_INTERRUPTIONS=100 $(PY) -m pytest -s -rs tests/kernel
 
 # libFuzzer's instrumentation is behind unstable flags; RUSTC_BOOTSTRAP lets the stable compiler
-# take them. It also needs g++.
-fuzz: $(VENV)/bin/cargo-fuzz ## each fuzz target for FUZZ_SECONDS
-	set -e; for target in $$(cargo fuzz list); do mkdir -p fuzz/corpus/$$target; \
-		RUSTC_BOOTSTRAP=1 cargo fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
-			-max_total_time=$(FUZZ_SECONDS) -timeout=10; done
+# take them. It also needs g++. Parsers are safe code and run without AddressSanitizer, several
+# times as fast; the whole image runs with it, and without the comparisons' traces, which would
+# take half of its time. The API's steps are played by Python.
+fuzz_run = mkdir -p fuzz/corpus/$(1); RUSTC_BOOTSTRAP=1 cargo fuzz run $(2) $(1) \
+	fuzz/corpus/$(1) fuzz/seeds/$(1) -- -runs=$(3) -max_total_time=$(FUZZ_SECONDS) -timeout=10 \
+	-print_final_stats=1
+
+fuzz: setup $(VENV)/bin/cargo-fuzz ## the fuzz targets and the fuzzer of the API, at full depth
+	set -e; for target in $$(cargo fuzz list | grep -v '^database_image$$'); do \
+		$(call fuzz_run,$$target,--sanitizer none,$(FUZZ_RUNS)); done
+	$(call fuzz_run,database_image,--no-trace-compares,$(FUZZ_IMAGE_RUNS))
+	WAFERDB_FUZZ_STEPS=$(FUZZ_STEPS) $(PY) -m pytest -s tests/fuzz
+	WAFERDB_HYPOTHESIS=thorough $(PY) -m pytest tests/property/test_model.py
 
 $(VENV)/bin/cargo-fuzz: | $(VENV)/.tools
 	cargo install --locked --root $(VENV) --version $(CARGO_FUZZ_VERSION) cargo-fuzz
