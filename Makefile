@@ -28,7 +28,7 @@ export PATH := $(VENV)/bin:$(PATH)
 export PYO3_PYTHON := $(PY)
 
 .PHONY: help setup demo test test-engine test-python lint format bench bench-full crash \
-	crash-states crash-full crash-kernel fuzz clean
+	crash-states crash-full crash-kernel interleavings fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -86,7 +86,7 @@ bench-full: setup ## every benchmark with 1,000,000 memories, as the published t
 CRASHES := --test crash_points --test small_worlds --test simulation --test every_bit \
 	--test planted
 
-crash: crash-states crash-kernel ## every crash test at depth
+crash: crash-states interleavings crash-kernel ## every crash test at depth
 
 crash-states: setup ## simulated crashes: states, seeds and figures, within 15 minutes on two cores
 	WAFERDB_CRASH=full $(ENGINE) $(CRASHES) -- --nocapture
@@ -98,6 +98,12 @@ crash-kernel: setup ## kills, power cuts and failing system calls of a real kern
 	WAFERDB_CRASH=full $(PY) -m pytest tests/crash
 	WAFERDB_CRASH=full WAFERDB_KILLS=1000 WAFERDB_CUTS_EXT4=1000 WAFERDB_CUTS_XFS=200 \
 		WAFERDB_SYSCALLS=all WAFERDB_INTERRUPTIONS=100 $(PY) -m pytest -s -rs tests/kernel
+
+# Another build of the engine, whose locks, atomics and threads shuttle schedules.
+interleavings: ## the engine's threads in orders that a scheduler chooses, WAFERDB_SCHEDULES a model
+	RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR=target/shuttle \
+		WAFERDB_SCHEDULES=$${WAFERDB_SCHEDULES:-2000} \
+		cargo test --locked --package waferdb --test interleavings -- --nocapture
 
 # libFuzzer's instrumentation is behind unstable flags; RUSTC_BOOTSTRAP lets the stable compiler
 # take them. It also needs g++. Parsers are safe code and run without AddressSanitizer, several

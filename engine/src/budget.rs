@@ -8,15 +8,14 @@
 //! 3. What is measured is a difference of the meter's sums; nothing is counted twice.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-
-use parking_lot::Mutex;
 
 use crate::clock::Micros;
 use crate::database::Shared;
 use crate::propagation::{Bounds, Decision, Knobs, Observation, Policy, Reason, plan};
 use crate::schema::Kind;
 use crate::stats::{Controller, Recent};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// A decision rests on at least so much time.
 const WINDOW_MICROS_MIN: Micros = 10_000_000;

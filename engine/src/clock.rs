@@ -4,8 +4,9 @@
 //! 1. Engine time never decreases, within a process and across reopenings (`EngineClock::resume`).
 //! 2. Nothing orders commits by time: LSN and epoch never depend on it.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use crate::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// Microseconds since the Unix epoch.
 pub type Micros = i64;
@@ -52,7 +53,7 @@ impl Clock for SystemClock {
 
 /// Random bytes of the operating system, asked for in pieces: each commit needs a salt.
 #[derive(Default)]
-pub struct SystemRandom(parking_lot::Mutex<Vec<u64>>);
+pub struct SystemRandom(crate::sync::Mutex<Vec<u64>>);
 
 const RANDOM_PIECE: usize = 64;
 

@@ -1,11 +1,8 @@
 //! The whole: wires storage, log, structures, pipeline and background work; holds no algorithm.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
-
-use parking_lot::{Mutex, RwLock};
 
 use crate::backup;
 use crate::budget::Budget;
@@ -35,6 +32,8 @@ use crate::stats::{PolicyInForce, Stats};
 use crate::storage::metered::{Meter, MeteredStorage};
 use crate::storage::{Lock, Storage};
 use crate::store::{Applier, Catalog, Store};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, RwLock};
 use crate::transaction::{self, Transaction, TransactionOptions};
 use crate::upkeep::Upkeep;
 use crate::values::Values;
@@ -308,7 +307,7 @@ impl Database {
         if at_least.is_some_and(|least| least > newest) {
             return self.reader_at(at_least.expect("just checked"));
         }
-        self.reader_at(newest)
+        Reader::now(Arc::clone(&self.shared))
     }
 
     /// Waits until `lsn` is visible; `TimeoutError` when the time is up.

@@ -7,7 +7,6 @@
 //! 3. No run holds an LSN above the durable one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::cache;
 use crate::checkpoint::Stored;
@@ -23,6 +22,7 @@ use crate::sabotage::{Bug, is_planted};
 use crate::schema::{Kind, Structure, StructureId};
 use crate::storage::{Cause, File, Open, Storage};
 use crate::store::{Catalog, Store};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::vector::file::{self, GraphInfo};
 
 /// The files of runs: their directory, their numbers, and what is held of their blocks in memory.

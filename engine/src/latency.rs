@@ -1,7 +1,8 @@
 //! Latency histograms: what the slowest one in a hundred saw, not only the mean.
 
 use hdrhistogram::Histogram;
-use parking_lot::Mutex;
+
+use crate::sync::Mutex;
 
 /// Highest value told apart: a minute.
 const NANOS_MAX: u64 = 60_000_000_000;

@@ -4,7 +4,6 @@
 //! as; 2 first LSN of an epoch that committed something → its number.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::clock::Micros;
 use crate::error::{Error, Result};
@@ -13,6 +12,7 @@ use crate::log::record::{Commit, TxnId};
 use crate::log::{Lsn, Pointer};
 use crate::ordered::run::Run;
 use crate::ordered::{Direction, Entry, Ordered, Range, Slot};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// The ledger's number among the structures' (0 is the log's own).
 pub const LEDGER: u32 = 0;

@@ -13,6 +13,7 @@ pub mod options;
 pub mod parallel;
 pub mod sabotage;
 pub mod storage;
+pub mod sync;
 
 // The log and the way of a commit.
 pub mod log;

@@ -1,9 +1,6 @@
 //! One structure as it is materialised: its ordered trees, and what its kind needs beside them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::Mutex;
 
 use crate::audit::merkle::{self, Frontier, Hash, Subtrees};
 use crate::cache;
@@ -13,6 +10,8 @@ use crate::ordered::run::Run;
 use crate::ordered::{Direction, Entry, Item, Ordered, Range, Slot};
 use crate::propagation::{Deferred, Queue};
 use crate::schema::{Kind, Structure};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::vector::codes::Coding;
 use crate::vector::file::GraphInfo;
 use crate::vectors::{Form, Searchable};

@@ -7,8 +7,6 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
-
 use crate::apply;
 use crate::batch::Batch;
 use crate::cache;
@@ -22,6 +20,7 @@ use crate::merge_iterator::{self, Side};
 use crate::ordered::{Direction, Entry, Index, Item, Range, Slot, Version};
 use crate::schema::{Schema, StructureId};
 use crate::store::{Snapshot, Store};
+use crate::sync::{Mutex, RwLock};
 use crate::vector::Hit;
 use crate::vectors::Pending;
 

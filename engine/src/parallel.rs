@@ -1,6 +1,7 @@
 //! Work on many items at once, for a caller who waits for all of it.
 
 use crate::error::Result;
+use crate::sync::thread;
 
 /// `work` for each item, on as many threads as the machine has where there are enough of them; the
 /// results in their order.
@@ -26,7 +27,7 @@ pub fn in_parts<T: Sync, R: Send>(
         return each(items);
     }
     let parts = items.chunks(items.len().div_ceil(threads));
-    let done: Vec<Result<Vec<R>>> = std::thread::scope(|scope| {
+    let done: Vec<Result<Vec<R>>> = thread::scope(|scope| {
         let threads: Vec<_> = parts.map(|part| scope.spawn(|| each(part))).collect();
         let ended = threads.into_iter().map(|thread| match thread.join() {
             Ok(done) => done,

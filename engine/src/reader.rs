@@ -10,9 +10,6 @@ mod views;
 pub use views::Group;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use parking_lot::Mutex;
 
 use crate::clock::Micros;
 use crate::context;
@@ -33,6 +30,8 @@ use crate::rows::{self, Derived};
 use crate::schema::{Kind, RowCodec, Schema, Structure, StructureId};
 use crate::snapshot::Pin;
 use crate::storage::bytes::Bytes;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::vector::{self, Hit, Search};
 use crate::{audit, cache};
 
@@ -75,6 +74,12 @@ pub struct Found {
 impl Reader {
     pub fn newest(shared: Arc<Shared>) -> Self {
         Self { shared, at: At::Newest, pin: Arc::default(), closed: Arc::default() }
+    }
+
+    /// Pinned at what is newest now, which the history that is kept cannot have passed.
+    pub fn now(shared: Arc<Shared>) -> Result<Self> {
+        let pin = Arc::new(shared.pin_newest()?);
+        Ok(Self::with_pin(shared, pin))
     }
 
     pub fn pinned(shared: Arc<Shared>, lsn: Lsn) -> Result<Self> {
@@ -196,10 +201,7 @@ impl Reader {
         self.check()?;
         self.show(id);
         match &self.at {
-            At::Newest => {
-                let pin = Arc::new(self.shared.pin_newest()?);
-                Ok(Self::with_pin(Arc::clone(&self.shared), pin))
-            }
+            At::Newest => Self::now(Arc::clone(&self.shared)),
             // Its own closing is apart from that of the reader it came from.
             at => Ok(Self {
                 shared: Arc::clone(&self.shared),

@@ -6,14 +6,13 @@
 
 use std::sync::Arc;
 use std::sync::Weak;
-use std::thread::JoinHandle;
 use std::time::Duration;
-
-use parking_lot::{Condvar, Mutex};
 
 use crate::commit::pipeline::Pipeline;
 use crate::database::Shared;
 use crate::error::{Error, Result};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Condvar, Mutex};
 use crate::upkeep::Upkeep;
 
 /// How long an asynchronous commit may wait to be durable.
@@ -90,14 +89,14 @@ impl Scheduler {
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    let thread = std::thread::Builder::new().name(name.to_owned());
+    let thread = thread::Builder::new().name(name.to_owned());
     thread.spawn(work).map_err(|cause| Error::io("start the thread", name, cause))
 }
 
 fn join(thread: &Mutex<Option<JoinHandle<()>>>) {
     let thread = thread.lock().take();
     if let Some(thread) = thread
-        && thread.thread().id() != std::thread::current().id()
+        && thread.thread().id() != thread::current().id()
     {
         // A panic there has been reported by the panic hook, and its caller's waiters were told.
         drop(thread.join());
@@ -156,10 +155,12 @@ fn keep_sealing(shared: &Weak<Shared>, signal: &Signal) {
 /// This thread works when others do not: building a graph takes seconds of a core, and whoever
 /// commits or searches meanwhile goes first.
 fn go_behind_others() {
-    const NICENESS: i32 = 10;
-    // Where it is refused, they share.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
+    // Where it is refused, they share; and under shuttle all threads are one.
+    #[cfg(all(target_os = "linux", not(shuttle)))]
+    {
+        const NICENESS: i32 = 10;
+        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
+    }
 }
 
 /// A panic ends the thread; those who would wait for it are told.
@@ -167,7 +168,7 @@ struct SealingGuard<'a>(&'a Shared);
 
 impl Drop for SealingGuard<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             self.0.abandon_sealing();
         }
     }
@@ -178,7 +179,7 @@ struct Guard<'a>(&'a Upkeep);
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             self.0.abandon();
         }
     }

@@ -9,8 +9,6 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::database::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Lsn;
@@ -18,6 +16,7 @@ use crate::materialised::Materialised;
 use crate::options::Mode;
 use crate::schema::{Kind, StructureId};
 use crate::store::Catalog;
+use crate::sync::Mutex;
 use crate::vector::file::GraphInfo;
 use crate::vector::planner::{self, GRAPH_ROWS_MIN, Work};
 use crate::vectors::build::{Build, Built};

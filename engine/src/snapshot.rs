@@ -7,9 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::log::Lsn;
+use crate::sync::Mutex;
 
 #[derive(Default)]
 pub struct Snapshots {

@@ -8,11 +8,9 @@
 mod reflect;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 
 use crate::apply::{self, Links};
 use crate::audit;
@@ -33,6 +31,8 @@ use crate::schema::{Kind, Schema, Structure, StructureId};
 use crate::snapshot::{Pin, Snapshots};
 use crate::storage::Storage;
 use crate::storage::bytes::Bytes;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::values::Values;
 use crate::vector::Hit;
 use crate::vector::file::Owner;

@@ -11,9 +11,6 @@ mod prepare;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use parking_lot::RwLock;
 
 use crate::audit;
 use crate::batch::{Batch, Savepoint};
@@ -35,6 +32,8 @@ use crate::rows::{self, Derived};
 use crate::schema::{Kind, RowCodec, Structure, StructureId};
 use crate::snapshot::Pin;
 use crate::store::Catalog;
+use crate::sync::RwLock;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::views::{Made, View};
 use crate::{cache, context, events, graph, vector};
 

@@ -7,10 +7,7 @@
 //!    meets a full one waits for the flush, or does it where no thread does.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-
-use parking_lot::{Condvar, Mutex};
 
 use crate::checkpoint::Mark;
 use crate::clock::Micros;
@@ -30,6 +27,8 @@ use crate::ordered::merge::{self, Merge};
 use crate::schema::StructureId;
 use crate::stats::Lag;
 use crate::store::{Catalog, Store};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex};
 use crate::vectors::Searchable;
 use crate::views::{self, View};
 

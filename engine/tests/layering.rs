@@ -15,7 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "together",
         &[
             "clock", "codec", "error", "latency", "limits", "options", "parallel", "sabotage",
-            "storage",
+            "storage", "sync",
         ],
     ),
     ("apart", &["log", "propagation"]),
@@ -60,6 +60,9 @@ const BANS: &[(&str, &[&str])] = &[
     ("memmap2", &["engine/src/storage/disk/"]),
     ("zstd::", &["engine/src/compression/"]),
     ("pyo3", &["engine/_core/"]),
+    ("parking_lot", &["engine/src/sync.rs", "engine/_core/"]),
+    ("std::sync::atomic", &["engine/src/sync.rs", "engine/_core/"]),
+    ("std::thread::", &["engine/src/parallel.rs", "engine/_core/"]),
     ("thread::spawn", &["engine/src/scheduler.rs"]),
     ("thread::Builder", &["engine/src/scheduler.rs"]),
     ("SystemTime::now", &["engine/src/clock.rs"]),

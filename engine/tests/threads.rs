@@ -5,11 +5,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/struck.rs"]
+mod struck;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use struck::StruckStorage;
 use waferdb::database::Database;
 use waferdb::error::ErrorKind;
 use waferdb::options::{Durability, Options};
@@ -138,5 +143,76 @@ fn threads_over_the_disk_lose_nothing_and_all_end() {
     for round in 0..3 {
         let path = directory.path().join(round.to_string());
         run(Arc::new(DiskStorage::new(path)), 400);
+    }
+}
+
+/// Commits until an error; whether it ended in one that tells of a failed log, or by panicking.
+fn write_until_struck(db: &Database, thread: u64, acknowledged: &Mutex<Vec<String>>) {
+    for count in 0.. {
+        let key = format!("{thread}-{count}");
+        let committed = db.begin(Mode::Single, TransactionOptions::default()).and_then(|mut tx| {
+            tx.put(1, key.as_bytes(), b"kept", Precondition::default())?;
+            tx.commit()
+        });
+        match committed {
+            Ok(_) => acknowledged.lock().push(key),
+            Err(error) => {
+                let told = matches!(error.kind(), ErrorKind::Failed | ErrorKind::UnknownOutcome);
+                return assert!(told, "{error}");
+            }
+        }
+    }
+}
+
+/// A panic of whoever leads, a caller (without `background`) or the log's own thread.
+fn panic_in_the_lead(background: bool) {
+    let armed = Arc::new(AtomicBool::new(false));
+    let strike = Arc::clone(&armed);
+    let storage: Arc<dyn Storage> = Arc::new(StruckStorage::new(move || {
+        // Once: whatever comes later finds a disk that works, and must not use it.
+        assert!(!strike.swap(false, Ordering::SeqCst), "as a broken invariant of the writer would");
+        Ok(())
+    }));
+    let schema = Schema::from_json(SCHEMA).unwrap();
+    let options = Options { background, ..Options::default() };
+    let db = Database::open(Arc::clone(&storage), options, Some(schema)).unwrap();
+    let acknowledged = Arc::new(Mutex::new(Vec::new()));
+    let (ended, all_ended) = mpsc::channel::<()>();
+    let threads = (0..THREADS).map(|thread| {
+        let (db, acknowledged, ended) = (db.clone(), Arc::clone(&acknowledged), ended.clone());
+        std::thread::Builder::new().spawn(move || {
+            let _ended = ended;
+            write_until_struck(&db, thread, &acknowledged);
+        })
+    });
+    let threads: Vec<_> = threads.map(Result::unwrap).collect();
+    drop(ended);
+    while acknowledged.lock().len() < COMMITS_MIN {
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    armed.store(true, Ordering::SeqCst);
+    let waited = all_ended.recv_timeout(Duration::from_secs(60));
+    assert_eq!(waited, Err(mpsc::RecvTimeoutError::Disconnected), "somebody waits for ever");
+    let panicked = threads.into_iter().filter_map(|thread| thread.join().err()).count();
+    assert!(panicked <= 1, "{panicked} callers panicked: one led");
+    let closing = db.clone();
+    let (closed, is_closed) = mpsc::channel();
+    let closer = std::thread::Builder::new().spawn(move || closed.send(closing.close().is_ok()));
+    is_closed.recv_timeout(Duration::from_secs(60)).expect("the close returns");
+    closer.unwrap().join().unwrap().unwrap();
+    drop(db);
+    let db = open(storage);
+    for key in acknowledged.lock().iter() {
+        let found = db.reader().get(1, key.as_bytes()).unwrap();
+        assert_eq!(found.as_deref(), Some(&b"kept"[..]), "{key}");
+    }
+    db.close().unwrap();
+}
+
+#[test]
+fn a_leader_that_panics_leaves_no_follower_waiting() {
+    for _ in 0..5 {
+        panic_in_the_lead(false);
+        panic_in_the_lead(true);
     }
 }

@@ -3,8 +3,6 @@
 //! Each step is bounded and none is needed for correctness: a commit that finds its preparation
 //! missing does it itself.
 
-use std::sync::atomic::Ordering;
-
 use super::outcome::refused;
 use super::pipeline::Pipeline;
 use crate::error::Result;
@@ -12,6 +10,7 @@ use crate::log::format::{self, RecordKind, SegmentHeader};
 use crate::log::queue::NeedSegment;
 use crate::log::segment;
 use crate::log::writer::Writer;
+use crate::sync::atomic::Ordering;
 
 /// A segment that could not be made ahead (a full disk) is not tried again for so long.
 const RETRY_NANOS: u64 = 5_000_000_000;

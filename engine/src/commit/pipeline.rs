@@ -15,11 +15,8 @@
 //!    creating segments are, and are taken before it, never inside it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-
-use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::conflicts::Conflicts;
 use super::outcome::{Failure, outcome_after_failure, refused};
@@ -36,6 +33,8 @@ use crate::log::record::{self, EncodedHead};
 use crate::log::writer::{Segments, Writer};
 use crate::sabotage::{Bug, is_planted};
 use crate::storage::Storage;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// Bytes that may wait for the writer before an asynchronous committer must wait, too.
 const UNSYNCED_BYTES_MAX: usize = 16 << 20;
@@ -740,7 +739,7 @@ struct Poison<'a>(&'a Pipeline);
 
 impl Drop for Poison<'_> {
     fn drop(&mut self) {
-        if !std::thread::panicking() || is_planted(Bug::LeaderPanicLeavesFollowers) {
+        if !crate::sync::thread::panicking() || is_planted(Bug::LeaderPanicLeavesFollowers) {
             return;
         }
         let mut sequence = self.0.sequence.lock();

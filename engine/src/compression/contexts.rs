@@ -4,12 +4,12 @@
 //! as many are made as there are callers at once, and a few are kept. Frames carry neither magic
 //! number, nor size, nor checksum, nor dictionary number: the log has them all.
 
-use parking_lot::Mutex;
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{CParameter, DParameter, FrameFormat};
 
 use crate::error::{Error, Result};
 use crate::log::packed::Packed;
+use crate::sync::Mutex;
 
 /// Contexts kept of each kind; more callers at once make their own.
 const KEPT_MAX: usize = 8;

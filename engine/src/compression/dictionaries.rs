@@ -8,14 +8,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::RwLock;
-
 use super::contexts::Contexts;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::log::format::RecordKind;
 use crate::log::packed::{self, DictionaryAt, Packed};
 use crate::log::reader::PointReader;
+use crate::sync::RwLock;
 
 pub struct Dictionaries {
     reader: PointReader,

@@ -14,9 +14,7 @@ mod dictionaries;
 mod sampler;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 
 use crate::error::Result;
@@ -24,6 +22,8 @@ use crate::limits;
 use crate::log::packed;
 use crate::log::record::{Codec, Frames, Op, ValueAt};
 use crate::options::Zstd;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, RwLock};
 pub use contexts::Contexts;
 pub use dictionaries::Dictionaries;
 use sampler::{Sampler, Verdict};

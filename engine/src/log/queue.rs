@@ -11,8 +11,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use parking_lot::Condvar;
-
 use super::format::{
     self, GROUP_HEADER_BYTES, GroupHeader, Identity, Place, RECORD_HEADER_BYTES, RecordKind,
     SEGMENT_HEADER_BYTES, SegmentHeader,
@@ -21,6 +19,7 @@ use super::record::{self, EncodedHead, Frames, RecordPlace};
 use super::{Lsn, Pointer};
 use crate::storage::aligned::AlignedBuffer;
 use crate::storage::{Cause, Share};
+use crate::sync::Condvar;
 
 /// Kept free at the end of a segment: the seal or close group, and one idle group.
 pub const SEGMENT_RESERVE: u64 = 3 * format::GROUP_ALIGN;

@@ -8,8 +8,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
-
 use super::format::{
     self, DatabaseId, GROUP_HEADER_BYTES, GroupHeader, Identity, Place, RecordKind,
     SEGMENT_HEADER_BYTES,
@@ -22,6 +20,7 @@ use super::{Lsn, Pointer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::bytes::{self, Bytes};
 use crate::storage::{Map, read_exact_at};
+use crate::sync::RwLock;
 
 /// What is read at once: small at first, since most segments that are walked are small.
 const WINDOW_BYTES_MIN: usize = 32 << 10;

@@ -3,7 +3,6 @@
 //! A segment is created whole: space reserved, header written, file and directory synced, before
 //! anything refers to it. So a full disk is found here, before a commit starts.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::format::{self, SEGMENT_HEADER_BYTES, SegmentHeader};
@@ -11,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::sabotage::{Bug, is_planted};
 use crate::storage::aligned::AlignedBuffer;
 use crate::storage::{Cause, File, Map, Open, Share, Storage, read_exact_at};
+use crate::sync::atomic::{AtomicU32, Ordering};
 
 pub const LOG_DIR: &str = "log";
 

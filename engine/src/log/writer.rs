@@ -10,9 +10,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use parking_lot::{Mutex, RwLock};
 
 use super::format::{self, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::queue::Group;
@@ -21,6 +18,8 @@ use crate::error::Result;
 use crate::sabotage::{Bug, is_planted};
 use crate::storage::aligned::AlignedBuffer;
 use crate::storage::{Cause, File, Map, Open, Share, Storage};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, RwLock};
 
 /// Zeros are written ahead in pieces of this.
 const AHEAD_BYTES_MIN: u64 = 256 << 10;

@@ -10,7 +10,6 @@
 //! The masks are a tree of their own beside the structure's: (tree, key) → the LSN that forgot.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 
@@ -21,6 +20,7 @@ use super::scan::Scan;
 use super::{Direction, Entry, Item, Range, Version};
 use crate::error::Result;
 use crate::log::Lsn;
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// The number of the tree of masks in every structure.
 pub const MASKS: u16 = u16::MAX;

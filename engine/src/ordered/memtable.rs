@@ -10,14 +10,14 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use parking_lot::RwLock;
 use smallvec::{SmallVec, smallvec};
 
 use super::{Direction, Entry, Item, Range, Slot, Version};
 use crate::error::Result;
 use crate::log::Lsn;
+use crate::sync::RwLock;
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// What a key costs in memory besides its bytes: its node's share, its box, its first version.
 const KEY_OVERHEAD: usize = 144;

@@ -6,9 +6,8 @@
 //! 3. Its bytes are part of the memtables' budget: what fills that is done before the rest goes to
 //!    the disk.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-
-use parking_lot::Mutex;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 type Lsn = u64;
 

@@ -8,9 +8,8 @@
 //!    what supersedes another (under every policy) leave nothing waiting.
 //! 3. Memory: one queue has one size, however far it lags.
 
-use parking_lot::Mutex;
-
 use super::Policy;
+use crate::sync::Mutex;
 
 /// Log sequence numbers and times, as the log has them.
 type Lsn = u64;

@@ -12,11 +12,10 @@ use std::io::ErrorKind as Io;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
-
 use super::path::{check, check_inside, io_error, read_only, shown, split};
 use super::{File, Lock, Open, Share, Storage};
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::{Mutex, RwLock};
 
 const NAME: &str = ":memory:";
 

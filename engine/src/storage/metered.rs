@@ -11,12 +11,11 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::RwLock;
 
 use super::{Cause, File, Lock, Map, Open, Share, Storage};
 use crate::error::Result;
+use crate::sync::RwLock;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of one structure, by cause.
 #[derive(Default)]

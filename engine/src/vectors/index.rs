@@ -10,14 +10,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-
-use parking_lot::RwLock;
 
 use super::segment::Segment;
 use super::version::{ByKey, Rows, Version};
 use crate::log::Lsn;
 use crate::ordered::Slot;
+use crate::sync::RwLock;
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::vector::Metric;
 use crate::vector::codes::{Codes, Coding};
 use crate::vector::planner::Shape;

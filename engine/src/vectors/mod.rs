@@ -21,13 +21,12 @@ mod version;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use parking_lot::{Mutex, RwLock};
 
 use crate::error::Result;
 use crate::log::Lsn;
 use crate::ordered::Slot;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, RwLock};
 use crate::vector::Metric;
 use crate::vector::codes::Coding;
 use crate::vector::file::GraphInfo;

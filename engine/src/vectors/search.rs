@@ -294,7 +294,7 @@ fn walk(
     query: &CodedQuery,
     probe: &Probe<'_>,
 ) -> Result<Vec<(f32, u32)>> {
-    let answering = Answering { segment, probe, failure: parking_lot::Mutex::new(None) };
+    let answering = Answering { segment, probe, failure: crate::sync::Mutex::new(None) };
     let found = graph.search(query, probe.breadth(segment.len()), Some(&answering));
     match answering.failure.into_inner() {
         Some(error) => Err(error),
@@ -307,7 +307,7 @@ struct Answering<'a> {
     segment: &'a Segment,
     probe: &'a Probe<'a>,
     /// Why that could not be said of one.
-    failure: parking_lot::Mutex<Option<Error>>,
+    failure: crate::sync::Mutex<Option<Error>>,
 }
 
 impl Accept for Answering<'_> {

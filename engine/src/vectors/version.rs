@@ -9,10 +9,10 @@
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::log::Lsn;
 use crate::ordered::Slot;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::vector::codes::{Codes, prefetch};
 
 /// `died` of a version that nothing replaced.

@@ -10,8 +10,6 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::derive::{Links, Partition, Unchanged};
 use super::{Findings, Run, oldest_sample};
 use crate::database::Shared;
@@ -20,6 +18,7 @@ use crate::log::Lsn;
 use crate::options::Mode;
 use crate::schema::StructureId;
 use crate::stats::{Repaired, Watched};
+use crate::sync::Mutex;
 
 /// Nobody committed for so long.
 const IDLE_NANOS: u64 = 5_000_000_000;

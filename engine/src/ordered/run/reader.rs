@@ -1,6 +1,5 @@
 //! An open run: checked against the checkpoint, asked for single keys.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::block::{Block, GROUP_ENTRIES, Group};
@@ -14,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::log::Lsn;
 use crate::ordered::{Direction, Entry};
 use crate::storage::{File, Open, Storage, read_exact_at};
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// Whether blocks that were read are kept for others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,11 +7,11 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 
 use super::super::SECTOR_BYTES;
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// Longer writes go through the page cache.
 const DIRECT_BYTES_MAX: usize = 4 << 20;

@@ -24,14 +24,13 @@ mod tree;
 use std::io;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use self::state::{Fate, State, crash_error, failed, fault_error, root_name};
 use self::tree::{Change, Layer, Name, Node, NodeId, Tree};
 use super::memory::InProcessLock;
 use super::path::{check, check_inside, read_only, shown, split};
 use super::{File, Lock, Open, Share, Storage};
 use crate::error::Result;
+use crate::sync::Mutex;
 
 pub use self::crash::{ImagePlan, Images};
 pub use self::fault::{At, Fault, FaultKind, Medium};
