@@ -69,6 +69,7 @@ pub mod database;
 pub mod reader;
 pub mod rebuild;
 pub mod reflection;
+pub mod salvage;
 pub mod scheduler;
 pub mod sealing;
 pub mod transaction;

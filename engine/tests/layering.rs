@@ -47,6 +47,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "verify",
         ],
     ),
+    ("apart", &["salvage"]),
     ("apart", &["simulation"]),
 ];
 

@@ -20,6 +20,7 @@ from pathlib import Path as _Path
 
 from waferdb import _core, audit, errors
 from waferdb._core import LIMITS
+from waferdb._salvage import Damage, Gap, Lost, Salvaged, SalvageReport, salvage
 from waferdb.agent_memory import AgentMemory, Recollection, Remembered
 from waferdb.audit import ConsistencyProof, Entry, Head, InclusionProof
 from waferdb.database import Database, DynamicDatabase, open
@@ -95,6 +96,7 @@ __all__ = [
     "CorruptionError",
     "Count",
     "Cursor",
+    "Damage",
     "Database",
     "DocumentError",
     "DynamicDatabase",
@@ -107,6 +109,7 @@ __all__ = [
     "FormatError",
     "Freshness",
     "FullError",
+    "Gap",
     "Graph",
     "Group",
     "Head",
@@ -120,6 +123,7 @@ __all__ = [
     "LimitError",
     "LinkError",
     "LockedError",
+    "Lost",
     "Neighbor",
     "PathNotDirectoryError",
     "PathNotFoundError",
@@ -138,6 +142,8 @@ __all__ = [
     "Report",
     "Row",
     "Rows",
+    "SalvageReport",
+    "Salvaged",
     "SchemaError",
     "SnapshotExpiredError",
     "StaleViewError",
@@ -166,6 +172,7 @@ __all__ = [
     "hybrid",
     "lazy",
     "open",
+    "salvage",
 ]
 
 __version__ = _core.ENGINE_VERSION

@@ -300,5 +300,8 @@ def group_parts(group: bytes) -> list[bytes]:
 def group_values(group: bytes) -> bytes:
     """The values of a group's key, as a msgpack list."""
 
+def salvage(
+    src: str, dst: str, older: bool, progress: Callable[[int, int], None] | None
+) -> str: ...  # JSON
 def exceptions_module(name: str) -> None:
     """Tells the engine which module its exception classes live in."""

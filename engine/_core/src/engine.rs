@@ -124,7 +124,7 @@ fn owned(text: Option<Text<'_>>) -> Option<String> {
 
 /// Calls back into Python while the engine works. The engine cannot be stopped: after the first
 /// exception it is called no more, and the exception is raised when the work is done.
-fn report(
+pub fn report(
     progress: Option<&Py<PyAny>>,
     failure: &mut Option<PyErr>,
 ) -> impl FnMut(u64, u64) + Send {

@@ -15,6 +15,7 @@ mod errors;
 mod home;
 mod keys;
 mod reader;
+mod salvage;
 mod transaction;
 
 use pyo3::prelude::*;
@@ -64,6 +65,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<changes::Changes>()?;
     module.add_class::<transaction::Transaction>()?;
     module.add_function(wrap_pyfunction!(errors::exceptions_module, module)?)?;
+    module.add_function(wrap_pyfunction!(salvage::salvaged, module)?)?;
     module.add_function(wrap_pyfunction!(reader::group_values, module)?)?;
     module.add_function(wrap_pyfunction!(reader::group_parts, module)?)?;
     capi::add(module)?;

@@ -8,8 +8,11 @@
 //!    that passes has whole values wherever their own sums pass.
 //! 3. `Commit` is the same whether it was just encoded or read back.
 
+mod damaged;
+
 use std::ops::Range;
 
+pub use self::damaged::{Named, decode_past_damage, names};
 use super::format::{self, Identity, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
 pub use super::txn::{Priority, TxnId};
 use super::{Lsn, Pointer};
@@ -503,7 +506,8 @@ pub fn decode(bytes: &[u8], place: RecordPlace) -> Result<(Record, usize)> {
         .ok_or_else(|| Error::corruption(format!("record at {at} is longer than its group")))?;
     let kind = RecordKind::from_byte(header.kind);
     if kind == Some(RecordKind::Commit) {
-        let commit = decode_commit(&header, body, place).map_err(|error| error.context(&at))?;
+        let commit = decode_commit(&header, body, place, None);
+        let commit = commit.map_err(|error| error.context(&at))?;
         return Ok((Record::Commit(commit), length));
     }
     let content = header.sum(&place.identity, format::chain(0, body), 0);
@@ -524,7 +528,13 @@ pub fn decode(bytes: &[u8], place: RecordPlace) -> Result<(Record, usize)> {
     Ok((Record::Control { kind, time: header.time, body: body.to_vec(), place: here }, length))
 }
 
-fn decode_commit(header: &RecordHeader, body: &[u8], place: RecordPlace) -> Result<Commit> {
+/// `bad`: takes the numbers of the values whose sums do not hold, which are errors without it.
+fn decode_commit(
+    header: &RecordHeader,
+    body: &[u8],
+    place: RecordPlace,
+    mut bad: Option<&mut Vec<usize>>,
+) -> Result<Commit> {
     let mut decoder = Decoder::new(body);
     let (head, count) = CommitHead::decode(&mut decoder)?;
     let head_bytes = decoder.position();
@@ -559,12 +569,19 @@ fn decode_commit(header: &RecordHeader, body: &[u8], place: RecordPlace) -> Resu
         if let ValueAt::Stored { sum_at, .. } | ValueAt::Back { sum_at, .. } = op.value {
             let content =
                 place.identity.value_sum(op.value_hash, op.structure, op.key_hash, header.lsn);
-            let stored = u64::from_le_bytes(
-                region[sum_at..sum_at + 8].try_into().expect("the frame was parsed"),
-            );
-            if stored != content ^ place.tag(frames_offset + at as u64) {
-                return Err(Error::corruption(format!("checksum of value {index} does not hold")));
-            }
+            let stored = read_sum(region, sum_at) ^ place.tag(frames_offset + at as u64);
+            let content = match &mut bad {
+                _ if stored == content => content,
+                // The record's own sum says whether this one was damaged, or only its value.
+                Some(bad) => {
+                    bad.push(index);
+                    stored
+                }
+                None => {
+                    let what = format!("checksum of value {index} does not hold");
+                    return Err(Error::corruption(what));
+                }
+            };
             values = format::chain(values, &content.to_le_bytes());
         }
         at = op.frame.end;

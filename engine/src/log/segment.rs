@@ -43,7 +43,7 @@ const PAGES_TO_A_READ: u64 = 64;
 const PAGE_BYTES: u64 = 4 << 10;
 
 impl Segment {
-    fn new(header: SegmentHeader, file: Arc<dyn File>) -> Self {
+    pub fn new(header: SegmentHeader, file: Arc<dyn File>) -> Self {
         Self { header, file, map: Arc::default(), asked: Arc::default() }
     }
 

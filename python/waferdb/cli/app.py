@@ -1,7 +1,7 @@
 """The commands, and what their errors look like: one line on stderr and exit code 2, no traceback.
 
 Exit codes: 0 done; 1 the command ran and the answer is no (a problem found by `verify` or `demo`,
-a key or a match not found); 2 the command could not run.
+something lost at `salvage`, a key or a match not found); 2 the command could not run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import WaferError
-from . import demo, reading, transfer
+from . import demo, reading, salvaging, transfer
 from .output import ERROR, note
 
 _EXPECTED = (WaferError, OSError, ValueError, TypeError, ImportError, LookupError)
@@ -59,6 +59,7 @@ app.command("import")(transfer.import_)
 app.command("export")(transfer.export)
 app.command("stats")(reading.stats)
 app.command("verify")(reading.verify)
+app.command("salvage")(salvaging.salvage)
 app.command("tail")(reading.tail)
 app.command("get")(reading.get)
 app.command("find")(reading.find)
