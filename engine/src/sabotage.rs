@@ -52,9 +52,8 @@ impl Bug {
 
 #[cfg(feature = "sabotage")]
 mod planted {
-    use std::sync::atomic::{AtomicU8, Ordering};
-
     use super::Bug;
+    use crate::sync::atomic::{AtomicU8, Ordering};
 
     static PLANTED: AtomicU8 = AtomicU8::new(0);
 

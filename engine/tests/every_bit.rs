@@ -1,5 +1,6 @@
-//! A closed database of about 64 KiB, each of its bits flipped alone: the right answers, or an error
-//! that says the data is damaged; the process lives; a reader that refuses has written nothing.
+//! A closed database of about 64 KiB, each of its bits flipped alone: the right answers, or an
+//! error that says the data is damaged; the process lives; a reader that refuses has written
+//! nothing.
 //!
 //! `make test` flips every so manieth bit; `WAFERDB_CRASH=full` (`make crash`) every one.
 

@@ -1,8 +1,8 @@
 //! All sequences of few operations, each cut off at every operation of the storage.
 //!
 //! `make test` looks at all of up to two letters, with tears at field and sector boundaries and
-//! every subset of up to twelve unsynced changes; `WAFERDB_CRASH=full` (`make crash`) tears those at
-//! each byte, and looks at all of three letters; `WAFERDB_CRASH=hours` (`make crash-full`) tears
+//! every subset of up to twelve unsynced changes; `WAFERDB_CRASH=full` (`make crash`) tears those
+//! at each byte, and looks at all of three letters; `WAFERDB_CRASH=hours` (`make crash-full`) tears
 //! these at each byte, too. `WAFERDB_WORLD=4,11` looks at one.
 
 use std::sync::atomic::{AtomicUsize, Ordering};

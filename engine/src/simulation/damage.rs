@@ -71,7 +71,7 @@ impl Run<'_> {
             disk.remove_file(&path);
             return told("removed".to_owned());
         }
-        match dice.below(9) {
+        match dice.below(11) {
             0 | 1 => {
                 let (at, bit) = (dice.below(bytes.len()), dice.below(8));
                 disk.flip(&path, at as u64, 1 << bit);
@@ -119,6 +119,20 @@ impl Run<'_> {
                 disk.write_file(&onto, &spoilt);
                 let derived = !onto.starts_with(LOG_DIR) && onto.contains('/');
                 Damage { told: format!("{path} at {from} written to {onto} at {at}"), derived }
+            }
+            8 | 9 if path.starts_with(LOG_DIR) => {
+                // A group that was written to the place of another.
+                let starts = group_starts(&bytes);
+                let (from, at) = (*dice.pick(&starts), *dice.pick(&starts));
+                let next = |at: usize| {
+                    let behind = starts.iter().find(|start| **start > at);
+                    behind.map_or(bytes.len(), |next| *next)
+                };
+                let length = (next(from) - from).min(next(at) - at);
+                let mut spoilt = bytes.clone();
+                spoilt.copy_within(from..from + length, at);
+                disk.write_file(&path, &spoilt);
+                told(format!("has the group of {from} at {at}, too"))
             }
             _ => {
                 let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
@@ -212,6 +226,15 @@ impl Run<'_> {
         self.db = Some(db);
         self.check_all()
     }
+}
+
+/// Where groups seem to begin; at least the place of the first.
+fn group_starts(bytes: &[u8]) -> Vec<usize> {
+    let mark = bytes.get(SECTOR..SECTOR + 4);
+    let begins = |at: &usize| mark.is_some() && bytes.get(*at..*at + 4) == mark;
+    let starts = (SECTOR..bytes.len()).step_by(SECTOR).filter(begins);
+    let starts: Vec<usize> = starts.collect();
+    if starts.is_empty() { vec![0] } else { starts }
 }
 
 struct Damage {

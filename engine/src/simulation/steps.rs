@@ -139,7 +139,8 @@ impl Run<'_> {
         let begun = self.db().begin(Mode::Transaction, options);
         let Some(mut tx) = self.tolerate("begin", begun)? else { return Ok(()) };
         let number = dice.next() % 4;
-        let written = speaker::write(&mut tx, &put(number, 1));
+        let value = dice.next() as u8;
+        let written = speaker::write(&mut tx, &put(number, !value));
         self.tolerate("write", written)?;
         self.gone.push(tx.txn());
         if dice.chance(40) {
@@ -148,7 +149,7 @@ impl Run<'_> {
         }
         // Another writes the key first, and wins.
         let before = self.oracle.lsn();
-        self.commit(dice, Mode::Transaction, vec![put(number, 2)])?;
+        self.commit(dice, Mode::Transaction, vec![put(number, value)])?;
         if self.oracle.lsn() == before {
             return Ok(());
         }

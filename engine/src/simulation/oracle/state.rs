@@ -273,7 +273,7 @@ impl State {
         }
         let Some(rows) = self.rows.get_mut(&id) else { return };
         for view in self.views.values_mut().filter(|view| view.source == id) {
-            view.forget(lsn, &parts[0]);
+            view.forget(&rows.rows, lsn, &parts[0]);
         }
         for vectors in self.vectors.values_mut().filter(|one| one.rows == Some(id)) {
             vectors.vectors.erase(parts);

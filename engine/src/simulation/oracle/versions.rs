@@ -40,6 +40,11 @@ impl<V> Versions<V> {
             standing(versions, at).map(|(value, lsn)| (key, value, lsn))
         })
     }
+
+    /// All that ever stood under a key and was not forgotten.
+    pub fn ever(&self, key: &[Bytes]) -> impl Iterator<Item = &V> {
+        self.all.get(key).into_iter().flatten().filter_map(|(_, value)| value.as_ref())
+    }
 }
 
 fn standing<V>(versions: &[(Lsn, Option<V>)], at: Lsn) -> Option<(&V, Lsn)> {

@@ -27,7 +27,8 @@ pub struct View {
     pub figure: Figure,
     /// When a row of the group was put, moved in or out, deleted or forgotten last.
     changed: BTreeMap<GroupKey, Lsn>,
-    /// The groups that a row was in since it was forgotten last.
+    /// The groups that a row was in since it was deleted or forgotten last, also those it only
+    /// passed through within a commit.
     been: BTreeMap<Bytes, BTreeSet<GroupKey>>,
     /// When a row that ever belonged to the group was forgotten last.
     forgotten: BTreeMap<GroupKey, Lsn>,
@@ -141,14 +142,18 @@ impl View {
                 }
             }
         }
+        self.been.remove(key);
         self.deletions.push(Deletion { lsn, key: key.clone(), group });
     }
 
-    /// The row is erased.
+    /// Before the row is erased.
     // CHOICE: versions that were forgotten before no longer belong to any group.
     // CHOICE: results that were made as of the forget or later stand.
-    pub fn forget(&mut self, lsn: Lsn, key: &Bytes) {
-        for group in self.been.remove(key).unwrap_or_default() {
+    pub fn forget(&mut self, rows: &Versions<Row>, lsn: Lsn, key: &Bytes) {
+        let mut groups = self.been.remove(key).unwrap_or_default();
+        let versions = rows.ever(std::slice::from_ref(key));
+        groups.extend(versions.filter_map(|row| self.group_of(row)));
+        for group in groups {
             if let Some(results) = self.results.get_mut(&group) {
                 results.retain(|stored| stored.input >= lsn);
             }
