@@ -733,14 +733,11 @@ fn holds_elsewhere(
     key_hash: u64,
     lsn: Lsn,
 ) -> bool {
-    const NEAR: u64 = 64;
-    let base = place.offset % format::GROUP_ALIGN;
-    let first = (place.offset / format::GROUP_ALIGN).saturating_sub(NEAR);
-    (1..=lsn + NEAR).any(|lsn| {
-        let content = place.identity.value_sum(hash, structure, key_hash, lsn);
-        let mut offsets = (first..first + 2 * NEAR).map(|at| at * format::GROUP_ALIGN + base);
-        offsets.any(|offset| stored == content ^ place.tag(offset))
-    })
+    const NEAR: u64 = 32 << 10;
+    let content = |lsn| place.identity.value_sum(hash, structure, key_hash, lsn);
+    let tags: Vec<u64> = (1..=lsn + 64).map(|lsn| stored ^ content(lsn)).collect();
+    let mut offsets = place.offset.saturating_sub(NEAR)..place.offset + NEAR;
+    offsets.any(|offset| tags.contains(&place.tag(offset)))
 }
 
 /// Where the value starts in a frame of which `head` holds at least everything before it.

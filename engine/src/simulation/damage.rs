@@ -1,12 +1,15 @@
 //! A closed database that is damaged behind the engine's back: the right answer, or a typed error.
 
 use super::dice::Dice;
+use super::draw::fresh_key;
 use super::run::{Failure, Outcome, Run, same, wrong};
 use super::speaker;
 use super::world::Lsn;
 use crate::error::ErrorKind;
-use crate::log::segment::LOG_DIR;
+use crate::log::Pointer;
+use crate::log::segment::{self, LOG_DIR};
 use crate::options::Mode as OpenMode;
+use crate::ordered::Slot;
 use crate::storage::simulated::SimulatedStorage;
 
 const SECTOR: usize = 512;
@@ -20,13 +23,17 @@ impl Run<'_> {
     }
 
     pub(super) fn damage(&mut self, dice: &Dice) -> Outcome {
+        let twins = self.twins().filter(|_| dice.chance(40));
         self.close()?;
         if self.storage.is_crashed() || self.troubled {
             return Ok(());
         }
         self.tally.damages += 1;
         let disk = self.storage.clone_durable();
-        let what = self.spoil(&disk, dice);
+        let what = match &twins {
+            Some(twins) => misplaced(&disk, twins),
+            None => self.spoil(&disk, dice),
+        };
         self.remember_files();
         // The one damage that leaves a whole database, of an earlier day.
         let older = what.told.ends_with("an older copy");
@@ -59,6 +66,26 @@ impl Run<'_> {
         let least = self.settled;
         self.answers_right_or_not(disk, dice, least)
             .map_err(|Failure(why)| Failure(format!("{what}: {why}")))
+    }
+
+    /// Where two values of one length lie in one segment.
+    fn twins(&self) -> Option<[Pointer; 2]> {
+        let db = self.db();
+        let catalog = db.shared().store.catalog();
+        let raw = self.plan.schema.structures.iter().find(|one| one.name == "blobs")?;
+        let rows = &catalog.structures.get(&raw.id)?.ordered;
+        let places = (0..4).filter_map(|number| {
+            let versions = rows.versions(0, &fresh_key(number)).ok()?;
+            match versions.last()?.entry.slot {
+                Slot::Stored(pointer) => Some(pointer),
+                _ => None,
+            }
+        });
+        let places: Vec<Pointer> = places.collect();
+        let of_one = |a: &Pointer, b: &Pointer| a.segment == b.segment && a.length == b.length;
+        let first = places.first()?;
+        let second = places[1..].iter().find(|other| of_one(first, other))?;
+        Some([*first, *second])
     }
 
     fn spoil(&self, disk: &SimulatedStorage, dice: &Dice) -> Damage {
@@ -226,6 +253,19 @@ impl Run<'_> {
         self.db = Some(db);
         self.check_all()
     }
+}
+
+/// A value that was written to the place of another.
+fn misplaced(disk: &SimulatedStorage, [from, at]: &[Pointer; 2]) -> Damage {
+    let path = segment::path(from.segment);
+    let mut bytes = disk.read_file(&path).unwrap_or_default();
+    let end = from.offset + u64::from(from.length);
+    if end.max(at.offset + u64::from(at.length)) <= bytes.len() as u64 {
+        bytes.copy_within(from.offset as usize..end as usize, at.offset as usize);
+        disk.write_file(&path, &bytes);
+    }
+    let told = format!("{path} has the value of {} at {}, too", from.offset, at.offset);
+    Damage { told, derived: false }
 }
 
 /// Where groups seem to begin; at least the place of the first.
