@@ -735,7 +735,7 @@ impl Pipeline {
 }
 
 /// A broken invariant ends all writing: nobody may go on behind it, and nobody waits for it.
-struct Poison<'a>(&'a Pipeline);
+pub(super) struct Poison<'a>(pub(super) &'a Pipeline);
 
 impl Drop for Poison<'_> {
     fn drop(&mut self) {
