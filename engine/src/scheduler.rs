@@ -47,7 +47,9 @@ impl Scheduler {
         let (trainers, theirs_too) = (Arc::clone(&signal), Arc::clone(&signal));
         let [keeper, learner, sealer] = [(); 3].map(|()| Weak::clone(&shared));
         let compresses = shared.upgrade().is_some_and(|shared| shared.packer.is_some());
+        let theirs_alone = Arc::clone(&pipeline);
         let steps = spawn("waferdb-steps", move || {
+            let _guard = StepsGuard(&theirs_alone);
             while !wait(&theirs) {
                 let Some(shared) = shared.upgrade() else { return };
                 run_steps(&shared);
@@ -160,6 +162,17 @@ fn go_behind_others() {
     {
         const NICENESS: i32 = 10;
         let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
+    }
+}
+
+/// A panic ends the thread, and without it asynchronous commits would stay unsynced.
+struct StepsGuard<'a>(&'a Pipeline);
+
+impl Drop for StepsGuard<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.abandon();
+        }
     }
 }
 

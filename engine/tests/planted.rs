@@ -3,7 +3,6 @@
 //!
 //! Each is given 5,000 seeds, with `WAFERDB_CRASH=full` (`make crash`) 100,000;
 //! `WAFERDB_PLANTED=AckBeforeSync` plants one alone. The table of bugs, seeds and times is printed.
-#![cfg(feature = "sabotage")]
 
 #[path = "support/on_sync.rs"]
 mod on_sync;

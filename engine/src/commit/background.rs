@@ -4,7 +4,7 @@
 //! missing does it itself.
 
 use super::outcome::refused;
-use super::pipeline::{Pipeline, Poison};
+use super::pipeline::Pipeline;
 use crate::error::Result;
 use crate::log::format::{self, RecordKind, SegmentHeader};
 use crate::log::queue::NeedSegment;
@@ -88,8 +88,6 @@ impl Pipeline {
         if self.failure().is_some() {
             return Ok(false);
         }
-        // Without the thread that takes these steps asynchronous commits would stay unsynced.
-        let _poison = Poison(self);
         let ahead = match self.writer.try_lock() {
             Some(writer) => writer.ahead_step(),
             None => None,

@@ -513,6 +513,21 @@ impl Pipeline {
         next
     }
 
+    /// A broken invariant ends all writing: nobody may go on behind it, and nobody waits for it.
+    pub fn abandon(&self) {
+        if is_planted(Bug::LeaderPanicLeavesFollowers) {
+            return;
+        }
+        let mut sequence = self.sequence.lock();
+        sequence.leading = false;
+        let cause = Error::new(ErrorKind::Failed, "an invariant of the engine was broken (a bug)");
+        self.fail(&mut sequence, cause);
+        if let Some(group) = &sequence.in_flight {
+            group.gate.notify_all();
+        }
+        self.settled.notify_all();
+    }
+
     /// Invariant 3: refuse writes for good, show only what is durable, wake everybody.
     pub(super) fn fail(&self, sequence: &mut Sequence, cause: Error) {
         if sequence.failure.is_some() {
@@ -734,22 +749,14 @@ impl Pipeline {
     }
 }
 
-/// A broken invariant ends all writing: nobody may go on behind it, and nobody waits for it.
-pub(super) struct Poison<'a>(pub(super) &'a Pipeline);
+/// Abandons the pipeline where the code that it stands in panics.
+struct Poison<'a>(&'a Pipeline);
 
 impl Drop for Poison<'_> {
     fn drop(&mut self) {
-        if !crate::sync::thread::panicking() || is_planted(Bug::LeaderPanicLeavesFollowers) {
-            return;
+        if crate::sync::thread::panicking() {
+            self.0.abandon();
         }
-        let mut sequence = self.0.sequence.lock();
-        sequence.leading = false;
-        let cause = Error::new(ErrorKind::Failed, "an invariant of the engine was broken (a bug)");
-        self.0.fail(&mut sequence, cause);
-        if let Some(group) = &sequence.in_flight {
-            group.gate.notify_all();
-        }
-        self.0.settled.notify_all();
     }
 }
 

@@ -155,7 +155,7 @@ impl Writer {
 
     /// Whether a row is there.
     pub fn has(&self, id: StructureId, key: &[u8]) -> Result<bool> {
-        Ok(self.database.reader().get(id, key)?.is_some())
+        self.database.reader().contains(id, key)
     }
 }
 
